@@ -1,0 +1,87 @@
+# The verbs of the project; `make` lists them. Each first sets up what it needs in .venv, once: again
+# only after pyproject.toml or constraints.txt has changed.
+#
+#   make compare ARGS="--k 8,32"      options for the command behind the verb
+#   make test PYTHON=python3.12       another interpreter, for a new .venv
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+ARGS ?=
+WORKERS ?= auto
+
+# The first of these that is new enough.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$python && break; done)
+
+# The constraints hold for build backends too, which pip takes from a variable of its own since 25.3.
+# The path is relative because pip splits these variables at blanks.
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(RUN) pip --disable-pip-version-check install --quiet --no-input
+
+.PHONY: help compare test check doctest docs bench format constraints clean
+.DELETE_ON_ERROR:
+
+help:
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+compare: $(VENV)/.compare  ## compare QP solvers on recorded Gramians
+	@$(VENV)/bin/mojd compare $(ARGS)
+
+test: $(VENV)/.all  ## run all tests
+	$(RUN) pytest --numprocesses $(WORKERS) --maxprocesses 4 $(ARGS)
+
+check: $(VENV)/.all  ## lint, check the formatting, check types
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy $(ARGS)
+
+doctest: $(VENV)/.all  ## run the examples in docstrings, README.md and docs/
+	$(RUN) pytest --doctest-modules --ignore docs/conf.py mojd README.md docs $(ARGS)
+
+docs: $(VENV)/.all  ## build docs/_build/html; a warning is an error
+	$(RUN) sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html $(ARGS)
+	@echo "Built docs/_build/html/index.html"
+
+bench: $(VENV)/.all  ## time mojd and its peers side by side
+	$(RUN:-m=) benchmarks/run.py $(ARGS)
+
+format: $(VENV)/.all  ## repair what check complains about, where a tool can
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+# From an environment with nothing but the extras, and what the builds of packages need. The pin of torch
+# stays as it is: on Linux its newest version brings gigabytes of CUDA along, which is left out here.
+constraints: $(VENV)/.python  ## pin today's newest versions in constraints.txt
+	rm -rf $(VENV)/pins && $(VENV)/bin/python -m venv $(VENV)/pins
+	grep '^torch==' constraints.txt >$(VENV)/pins/torch.txt
+	PIP_CONSTRAINT=$(VENV)/pins/torch.txt $(VENV)/pins/bin/python -m pip install --quiet '.[all]' hatchling
+	grep '^#' constraints.txt >$(VENV)/pins/constraints.txt
+	$(VENV)/pins/bin/python -m pip freeze --all --exclude pip --exclude mojd | sed -E 's/\+[a-z0-9.]+$$//' \
+		| grep -vE '^(nvidia-|cuda-|triton==)' >>$(VENV)/pins/constraints.txt
+	mv $(VENV)/pins/constraints.txt constraints.txt
+	rm -rf $(VENV)/pins
+
+clean:  ## delete everything that make has made
+	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { \
+		echo "mojd needs Python 3.11 or newer and finds none: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
+		echo "mojd needs Python 3.11 or newer, $(PYTHON) is not: make PYTHON=/path/to/python" >&2; exit 1; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Two sizes: a first look at the solvers needs neither PyTorch nor JAX.
+$(VENV)/.compare: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) for the comparison; this happens once..."
+	@$(INSTALL) --editable '.[cli,solvers]'
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) for development; this happens once and takes a few minutes..."
+	@$(INSTALL) --editable '.[all]'
+	@touch $@ $(VENV)/.compare
