@@ -1,0 +1,195 @@
+"""Arrays of any framework in, arrays of the same framework out, without importing one.
+
+CPU arrays are viewed as NumPy arrays (no copy); arrays on a device stay there and are worked on
+through their array-API namespace. A framework is looked up in :data:`sys.modules`: if the caller
+has not imported it, no argument can be one of its arrays.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mojd.errors import InvalidTypeError
+
+Array = Any
+FloatArray = NDArray[np.float64]
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64", "longdouble", "float128")
+
+
+def _torch_tensor(array: Array) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _jax_array(array: Array) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.Array)
+
+
+def _cupy_array(array: Array) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def _jax_platform(array: Array) -> str:
+    return str(next(iter(array.devices())).platform)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array already, as opposed to a list, a number or a data frame."""
+    return isinstance(value, np.ndarray) or hasattr(value, "__array_namespace__") or _torch_tensor(value)
+
+
+def is_on_device(array: Array) -> bool:
+    """Whether `array` lives where the CPU kernels can't see it."""
+    if isinstance(array, np.ndarray):
+        return False
+    if _torch_tensor(array):
+        return bool(array.device.type != "cpu")
+    if _cupy_array(array):
+        return True
+    if _jax_array(array):
+        return _jax_platform(array) != "cpu"
+    return "CPU" not in str(getattr(array, "device", "CPU")).upper()
+
+
+def dtype_name(array: Array) -> str:
+    """Return the name of the dtype, the same for every framework: 'float32', 'int64', ..."""
+    return str(array.dtype).rsplit(".", maxsplit=1)[-1]
+
+
+def as_array(value: Any, name: str) -> Array:
+    """Return `value` if it is an array of real numbers; turn lists and the like into one.
+
+    Raises
+    ------
+    InvalidTypeError
+        If it holds anything else, or is a traced value of JAX.
+    """
+    if not is_array(value):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise InvalidTypeError(f"{name} is a nested sequence of uneven lengths: {error}") from None
+    if _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer):
+        raise InvalidTypeError(
+            f"{name} is a traced JAX value of shape {tuple(value.shape)}: mojd needs concrete arrays, so call "
+            "it outside of jit, vmap and grad"
+        )
+    kind = dtype_name(value)
+    if kind not in _FLOATS and not kind.startswith(("int", "uint")):
+        shape = tuple(value.shape)
+        raise InvalidTypeError(
+            f"{name} must hold real numbers, got dtype {kind} (shape {shape}, {type(value).__name__}); "
+            "convert it to a floating-point array"
+        )
+    return value
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """View a CPU array as a NumPy array, in its own dtype where NumPy has it."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array)
+    if _torch_tensor(array):
+        array = array.detach().resolve_conj().resolve_neg()
+        if dtype_name(array) == "bfloat16":
+            array = array.double()
+        return np.asarray(array.numpy())
+    if _jax_array(array):
+        return np.asarray(array)
+    return np.from_dlpack(array)
+
+
+def to_float64(array: Array) -> FloatArray:
+    """View or convert a CPU array as a C-contiguous float64 NumPy array."""
+    return np.asarray(to_numpy(array), dtype=np.float64, order="C")
+
+
+class _Writable:
+    """The memory of a read-only array, announced as writable."""
+
+    def __init__(self, array: FloatArray) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self.owner = array
+
+
+def writable_view(array: FloatArray) -> FloatArray:
+    """View a read-only array (JAX's are) as numba's code for writable ones expects it.
+
+    The kernels never write to their inputs; see :mod:`mojd.kernels.signatures`.
+    """
+    return array if array.flags.writeable or array.size == 0 else np.asarray(_Writable(array))
+
+
+def device_float64(array: Array) -> Array:
+    """Convert an array to float64 where it is, through its own namespace."""
+    xp = namespace(array)
+    return xp.astype(array, xp.float64)
+
+
+def namespace(array: Array) -> Any:
+    """Return the array-API namespace of `array`."""
+    from array_api_compat import array_namespace
+
+    return array_namespace(array)
+
+
+def restore(result: Array, like: Array) -> Array:
+    """Return `result` (NumPy, or already on the device) as an array such as `like`.
+
+    Floating-point results take the dtype of `like` if that is floating-point too; booleans and
+    integers keep theirs.
+    """
+    kind = dtype_name(like)
+    is_float = dtype_name(result).startswith("float")
+    target = kind if is_float and kind in _FLOATS else None
+    if not isinstance(result, np.ndarray):
+        xp = namespace(result)
+        return result if target is None else xp.astype(result, like.dtype)
+    if isinstance(like, np.ndarray):
+        return result if target is None else result.astype(like.dtype, copy=False)
+    if _torch_tensor(like):
+        tensor = sys.modules["torch"].from_numpy(np.ascontiguousarray(result))
+        return tensor if target is None else tensor.to(like.dtype)
+    if _jax_array(like):
+        jax = sys.modules["jax"]
+        dtype = None if target is None else like.dtype
+        return jax.device_put(jax.numpy.asarray(result, dtype=dtype), next(iter(like.devices())))
+    xp = namespace(like)
+    converted = xp.asarray(result)
+    return converted if target is None else xp.astype(converted, like.dtype)
+
+
+class Precision(NamedTuple):
+    """How exact the caller's numbers are, from the dtype in which they came.
+
+    Attributes
+    ----------
+    tolerance : float
+        How far from symmetric, and from |G_ij| ≤ √(G_ii·G_jj), a Gramian may be, relatively.
+    tiny : float
+        The smallest square that the dtype resolves.
+    """
+
+    tolerance: float
+    tiny: float
+
+
+FLOAT64_PRECISION = Precision(2.0**-26, 0.0)
+_PRECISIONS = {
+    "float32": Precision(2.0**-11.5, 2.0**-126),
+    "float16": Precision(2.0**-5, 2.0**-14),
+    "bfloat16": Precision(2.0**-3.5, 2.0**-126),
+}
+
+
+def precision_of(array: Array) -> Precision:
+    """Return what the dtype of `array` says about its rounding errors: tolerance = √ε."""
+    return _PRECISIONS.get(dtype_name(array), FLOAT64_PRECISION)

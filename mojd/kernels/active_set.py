@@ -1,0 +1,151 @@
+"""The finite single-pivot active set, with a rank test before every step.
+
+A primal method in the manner of Lawson and Hanson: x stays feasible and the objective falls at
+every step, so that no passive set is ever seen twice. An index that depends on the passive ones
+enters by moving along the null direction until a passive index leaves; if none does, that
+direction is a ray.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mojd.kernels.compiling import inner
+from mojd.kernels.factor import append, delete, is_dependent, null_noise, solve
+from mojd.kernels.gradient import noise, slack
+from mojd.kernels.status import INFEASIBLE, MAX_ITER, OPTIMAL
+
+# A ray z must have −qᵀz above this many times max|A·z|. If q = A·a then −qᵀz ≤ ‖a‖₁·max|A·z|, and
+# so what A·z keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
+RAY = 1e3
+
+# Values of `state`: out of the passive set, in it, and out for as long as nothing else moves.
+OUT, PASSIVE, SET_ASIDE = 0, 2, 3
+
+
+@inner
+def drop(p, passive, m, state, x, U, inverse, w):
+    """Take the p-th passive index out of the passive set; return the new size."""
+    state[passive[p]] = OUT
+    delete(U, inverse, passive, m, p, w)
+    for i in range(p, m - 1):
+        x[i] = x[i + 1]
+    return m - 1
+
+
+@inner
+def minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w):
+    """Move x to the minimiser on the passive set, dropping what blocks the way; return m.
+
+    `entered` is the index that came in last. Were it to leave before x has moved at all, it came
+    in on a rounding error: it is then set aside until another index has entered.
+    """
+    while True:
+        for i in range(m):
+            y[i] = -q[passive[i]]
+        solve(U, inverse, m, y)
+        step, blocking = 1.0, -1
+        for i in range(m):
+            if y[i] <= 0.0:
+                ratio = x[i] / (x[i] - y[i]) if x[i] > 0.0 else 0.0
+                if blocking < 0 or ratio < step:
+                    step, blocking = ratio, i
+        if blocking < 0:
+            x[:m] = y[:m]
+            return m
+        for i in range(m):
+            x[i] += step * (y[i] - x[i])
+        leaving = passive[blocking]
+        m = drop(blocking, passive, m, state, x, U, inverse, w)
+        if leaving == entered and step == 0.0:
+            state[leaving] = SET_ASIDE
+
+
+@inner
+def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w):
+    """Bring the dependent index j in for the passive index that its null direction drives out.
+
+    z[:m] holds the null direction. Returns the new m, or −1 if no passive index falls (z is a ray),
+    or −2 if the way down is too short to be told from rounding errors.
+    """
+    entering = 0.0
+    while True:
+        step, blocking = math.inf, -1
+        for i in range(m):
+            if z[i] < 0.0 and x[i] < -step * z[i]:
+                step, blocking = -x[i] / z[i], i
+        if blocking < 0:
+            return -1
+        uncertainty = null_noise(z, m)
+        if entering == 0.0 and -slope <= 0.5 * step * uncertainty:
+            return -2
+        for i in range(m):
+            x[i] = max(x[i] + step * z[i], 0.0)
+        entering += step
+        m = drop(blocking, passive, m, state, x, U, inverse, w)
+        append(A, passive, m, j, U, inverse, w)
+        if not is_dependent(A, j, U, inverse, m, z):
+            passive[m] = j
+            state[j] = PASSIVE
+            x[m] = entering
+            return m + 1
+
+
+@inner
+def is_ray(A, passive, m, j, z, slope, s):
+    """Whether (z, 1) on the passive indices and j is a direction of unbounded descent (uses s)."""
+    passive[m], z[m] = j, 1.0
+    s[:] = 0.0
+    slack(A, s, passive, z, m + 1, s)
+    size = noise(z, m + 1)
+    for i in range(s.size):
+        size = max(size, abs(s[i]))
+    return -slope > RAY * size
+
+
+@inner
+def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_iter):
+    """Solve NNQP(A, q) from the feasible x[:m] ≥ 0 on the passive set passive[:m].
+
+    `bounded` promises that the problem has a minimiser (q in the range of the Gramian), so that a
+    ray can only be rounding. Everything but `A` and `q` is modified in place: on return x[:m] is
+    the solution, or on INFEASIBLE the ray.
+
+    Returns (status, m, iterations).
+    """
+    K = q.size
+    entered = -1
+    for iteration in range(max_iter):
+        m = minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w)
+        slack(A, q, passive, x, m, s)
+        threshold = -noise(x, m)
+        while True:
+            j, slope = -1, threshold
+            for i in range(K):
+                if state[i] == OUT and s[i] < slope:
+                    j, slope = i, s[i]
+            if j < 0:
+                return OPTIMAL, m, iteration + 1
+            append(A, passive, m, j, U, inverse, w)
+            if not is_dependent(A, j, U, inverse, m, z):
+                passive[m] = j
+                state[j] = PASSIVE
+                x[m] = 0.0
+                m += 1
+                break
+            grown = exchange(A, j, slope, passive, m, state, x, z, U, inverse, w)
+            if grown >= 0:
+                m = grown
+                break
+            if grown == -1 and not bounded and is_ray(A, passive, m, j, z, slope, w):
+                for i in range(m):
+                    x[i] = max(z[i], 0.0)
+                passive[m] = j
+                x[m] = 1.0
+                return INFEASIBLE, m + 1, iteration + 1
+            state[j] = SET_ASIDE
+        entered = j
+        for i in range(K):
+            if state[i] == SET_ASIDE:
+                state[i] = OUT
+    return MAX_ITER, m, max_iter

@@ -1,0 +1,37 @@
+"""The slack s = A·x + q of a sparse x, and the rounding error that it carries."""
+
+from __future__ import annotations
+
+from mojd.kernels.compiling import fast_inner
+
+# s is a sum of products of numbers below 2 with x: it is noise below NOISE·(1 + Σx).
+NOISE = 16 * 2.0**-53
+
+
+@fast_inner
+def slack(A, q, passive, y, m, s):
+    """Write s = q + Σ_{i<m} y[i]·A[passive[i], :] in place, four rows at a time."""
+    K = q.size
+    for j in range(K):
+        s[j] = q[j]
+    i = 0
+    while i + 4 <= m:
+        a, b, c, d = passive[i], passive[i + 1], passive[i + 2], passive[i + 3]
+        ya, yb, yc, yd = y[i], y[i + 1], y[i + 2], y[i + 3]
+        for j in range(K):
+            s[j] += (ya * A[a, j] + yb * A[b, j]) + (yc * A[c, j] + yd * A[d, j])
+        i += 4
+    while i < m:
+        a, ya = passive[i], y[i]
+        for j in range(K):
+            s[j] += ya * A[a, j]
+        i += 1
+
+
+@fast_inner
+def noise(y, m):
+    """Return the size below which entries of x and s are rounding errors."""
+    total = 1.0
+    for i in range(m):
+        total += abs(y[i])
+    return NOISE * total

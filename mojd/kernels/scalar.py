@@ -1,0 +1,142 @@
+"""Solve one equilibrated problem: block pivoting, the active set behind it, refinement."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mojd.kernels.active_set import active_set
+from mojd.kernels.block_pivoting import block_pivoting
+from mojd.kernels.compiling import inner
+from mojd.kernels.double_double import dot2
+from mojd.kernels.factor import delete, solve
+from mojd.kernels.gradient import slack
+from mojd.kernels.shrink import shrink
+from mojd.kernels.status import INFEASIBLE, NONFINITE, OPTIMAL
+
+# Below this relative pivot the passive block is ill-conditioned enough for refinement to pay.
+REFINE_PIVOT = 1e-2
+# A slack below −VIOLATION, for max|q| = 1, means that the passive set was a poor choice.
+VIOLATION = 1e-14
+
+
+@inner
+def workspace(K):
+    """Return the float and integer work space of one solve, each one allocation."""
+    return np.empty((K + 8, K)), np.empty((2, K), np.int64)
+
+
+@inner
+def refine(A, q, passive, m, x, U, inverse, r):
+    """Two steps of iterative refinement with residuals in double-double; then clip at 0."""
+    for _ in range(2):
+        for i in range(m):
+            r[i] = -dot2(A, passive[i], passive, x, m, q[passive[i]])
+        solve(U, inverse, m, r)
+        for i in range(m):
+            x[i] += r[i]
+    for i in range(m):
+        x[i] = max(x[i], 0.0)
+
+
+@inner
+def worst_slack(A, q, passive, m, x, s):
+    """Write the slack of x to s and return its smallest entry outside of the passive set."""
+    slack(A, q, passive, x, m, s)
+    for i in range(m):
+        s[passive[i]] = 0.0
+    return s.min()
+
+
+@inner
+def is_well_conditioned(A, passive, m, U):
+    """Whether no pivot of the passive block is small."""
+    for i in range(m):
+        if U[i, i] < REFINE_PIVOT * A[passive[i], passive[i]]:
+            return False
+    return True
+
+
+@inner
+def solve_equilibrated(A, q, floats, integers, bounded):
+    """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0} and max|q| about 1.
+
+    `floats` and `integers` come from :func:`workspace` and are modified in place. Returns
+    (status, m, iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
+    """
+    K = q.size
+    x, y, s, z, w, forwarded = floats[0], floats[1], floats[2], floats[3], floats[4], floats[5]
+    inverse, U = floats[6], floats[8:]
+    passive, state = integers[0], integers[1]
+    for j in range(K):
+        if A[j, j] == 0.0 and q[j] < 0.0:
+            passive[0], x[0] = j, 1.0
+            return INFEASIBLE, 1, 0
+    solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse)
+    if solved:
+        if is_well_conditioned(A, passive, m, U):
+            for i in range(m):
+                x[i] = max(x[i], 0.0)
+            return OPTIMAL, m, iterations
+    else:
+        for i in range(m - 1, -1, -1):
+            if x[i] <= 0.0:
+                state[passive[i]] = 0
+                delete(U, inverse, passive, m, i, w)
+                for k in range(i, m - 1):
+                    x[k] = x[k + 1]
+                m -= 1
+        status, m, more = active_set(
+            A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, 20 * K + 100
+        )
+        iterations += more
+        if status != OPTIMAL:
+            return status, m, iterations
+    refine(A, q, passive, m, x, U, inverse, y)
+    if worst_slack(A, q, passive, m, x, s) < -VIOLATION:
+        m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse)
+        refine(A, q, passive, m, x, U, inverse, y)
+    return OPTIMAL, m, iterations
+
+
+@inner
+def normalise_linear(q, scale, out):
+    """Write D·q·2ᵏ with max|·| in [½, 1) to `out`, and return 2⁻ᵏ (0 if q = 0, NaN if not finite)."""
+    largest, check = 0.0, 0.0
+    for j in range(q.size):
+        out[j] = q[j] * scale[j]
+        check += out[j] * 0.0
+        largest = max(largest, abs(out[j]))
+    if not math.isfinite(check):
+        return math.nan
+    if largest == 0.0:
+        return 0.0
+    exponent = math.frexp(largest)[1]
+    for j in range(q.size):
+        out[j] = math.ldexp(out[j], -exponent)
+    return math.ldexp(1.0, exponent)
+
+
+@inner
+def write_solution(solution, passive, m, status, scale, magnitude, x):
+    """Write the solution (or, with its length left as it is, the ray) in the caller's units."""
+    x[:] = 0.0
+    for i in range(m):
+        j = passive[i]
+        x[j] = solution[i] * scale[j] * (magnitude if status != INFEASIBLE else 1.0)
+
+
+@inner
+def solve_scaled(A, scale, q, x, floats, integers):
+    """Solve NNQP(G, q) for the A = D·G·D and D of :func:`equilibrate`; write x; return (status, n)."""
+    magnitude = normalise_linear(q, scale, floats[7])
+    if not magnitude >= 0.0:
+        x[:] = math.nan
+        return NONFINITE, 0
+    x[:] = 0.0
+    if magnitude == 0.0:
+        return OPTIMAL, 0
+    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, q.size < 0)
+    write_solution(floats[0], integers[0], m, status, scale, magnitude, x)
+    return status, iterations

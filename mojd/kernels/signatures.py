@@ -1,0 +1,16 @@
+"""The argument types of the compiled entry points.
+
+Inputs are declared writable although nothing writes to them: for numba read-only arrays are another
+type, and all code would have to be compiled for both. :func:`mojd._arrays.writable_view` helps.
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+VECTOR = types.float64[::1]
+MATRIX = types.float64[:, ::1]
+MATRICES = types.float64[:, :, ::1]
+STATUSES = types.int8[::1]
+STATUS_TABLE = types.int8[:, ::1]
+COUNT_TABLE = types.int32[:, ::1]

@@ -1,0 +1,151 @@
+"""mojd.solve: validate, choose a solver, run it, and hand back a Solution that certifies itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mojd import _checks
+from mojd._arrays import FLOAT64_PRECISION, Precision, is_on_device, to_float64
+from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE
+from mojd.qp import NNQP, FlatProblem, Solution
+from mojd.solvers._kernels import kernels
+from mojd.solvers._registry import RawSolution, Solver, get_solver, registered_solvers
+
+FLOAT64_TOLERANCE = FLOAT64_PRECISION.tolerance
+
+
+def available_solvers() -> tuple[str, ...]:
+    """Return the names of the solvers whose packages are installed.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.available_solvers()[:3]
+    ('closed_form', 'active_set', 'array_api')
+    """
+    return tuple(solver.name for solver in registered_solvers() if solver.is_available())
+
+
+def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: str = "raise") -> Solution:
+    r"""Solve min over x ≥ 0 of ½ xᵀGx + qᵀx, and return minimisers that can be certified.
+
+    .. math:: \operatorname*{arg\,min}_{x \in \mathbb{R}^K,\; x \ge 0} \tfrac12 x^\top G x + q^\top x
+
+    Parameters
+    ----------
+    problem : NNQP
+        One problem or a batch.
+    solver : str, default 'auto'
+        A name from :func:`available_solvers`. 'auto' takes closed forms for K ≤ 3, the compiled
+        active set beyond, and pivoting in the array's own namespace on a device.
+    threads : int, default 1
+        How many threads share a batch. The result does not depend on it.
+    nonfinite : {'raise', 'propagate'}
+        What to do about NaN and infinity in a CPU array: raise an error, or return NaN with status
+        NONFINITE. Arrays on a device always propagate, because looking would synchronise.
+
+    Returns
+    -------
+    Solution
+        `x` in the namespace, dtype and device of ``problem.gramian``, with status and certificates.
+
+    Raises
+    ------
+    InvalidInputError
+        If the Gramian is asymmetric, has a negative diagonal entry or entries too large for a PSD
+        matrix, or the solver is unknown or does not take this K.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+    MissingDependencyError
+        If the solver's package is not installed.
+
+    Notes
+    -----
+    Scale: replacing G by DGD and q by Dq, for D a diagonal of powers of two, changes x to D⁻¹x bit
+    for bit. Cost: a few Cholesky factorisations of the passive block per right-hand side.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> solution = mojd.solve(mojd.NNQP([[1.0, -1.0], [-1.0, 1.0]], [-1.0, -1.0]))
+    >>> solution.status
+    <Status.INFEASIBLE: 1>
+    >>> solution.ray
+    array([1., 1.])
+    """
+    if type(problem) is not NNQP:
+        raise _not_a_problem(problem)
+    if problem.is_plain and solver == "auto" and threads == 1:
+        linear = problem.linear
+        x = np.empty_like(linear)
+        code = kernels().solve_one(problem.gramian, linear, x, True, FLOAT64_TOLERANCE)
+        status = code & 255
+        if status <= MAX_ITER and status != NONFINITE:
+            return Solution(problem, x, status, code >> 8)
+    _checks.check_nonfinite(nonfinite)
+    _checks.check_threads(threads)
+    on_device = is_on_device(problem.gramian)
+    chosen = _choose(solver, problem.size, on_device)
+    precision = problem.precision
+    flat = problem.flatten()
+    if on_device:
+        return Solution(problem, *chosen.solve(flat.gramian, flat.linear, threads, precision))
+    if chosen.checks_values:
+        raw = chosen.solve(flat.gramian, flat.linear, threads, precision)
+        worst = int(raw.status.max(initial=0))
+        if worst >= FIRST_REFUSAL or (nonfinite == "raise" and (raw.status == NONFINITE).any()):
+            check_values(problem, nonfinite, precision)
+    else:
+        check_values(problem, nonfinite, precision)
+        raw = _solve_finite(chosen, flat, threads, precision)
+    return Solution(problem, *raw)
+
+
+def _not_a_problem(problem: Any) -> InvalidTypeError:
+    return InvalidTypeError(
+        f"problem must be an NNQP, got {type(problem).__name__}; build one with mojd.NNQP(gramian, linear) or, "
+        "say, mojd.upgrad_problem(gramian)"
+    )
+
+
+def _choose(name: str, size: int, on_device: bool) -> Solver:
+    """Return the solver to use, or raise if it can't take this problem."""
+    if name == "auto":
+        name = "array_api" if on_device else "closed_form" if size <= 3 else "active_set"
+    solver = get_solver(name)
+    if solver.max_size is not None and size > solver.max_size:
+        raise InvalidInputError(
+            f"solver {name!r} takes K <= {solver.max_size}, but the gramian is {size} x {size}; use solver='auto'"
+        )
+    if on_device and not solver.any_device:
+        raise InvalidInputError(
+            f"solver {name!r} runs on the CPU, but the gramian is on a device; use solver='auto', or move it first"
+        )
+    return solver
+
+
+def check_values(problem: NNQP, nonfinite: str, precision: Precision) -> None:
+    """Raise the error that says what is wrong with a problem on the CPU, if anything is."""
+    gramian, linear = to_float64(problem.gramian), to_float64(problem.linear)
+    if nonfinite == "raise":
+        _checks.check_finite(gramian, "gramian")
+        _checks.check_finite(linear, "linear")
+    _checks.check_gramian_values(gramian, "gramian", *precision)
+
+
+def _solve_finite(solver: Solver, flat: FlatProblem, threads: int, precision: Precision) -> RawSolution:
+    """Run a solver that can't stand NaN on harmless stand-ins for the problems that hold any."""
+    usable = np.isfinite(flat.gramian).all(axis=(1, 2))
+    finite = usable[:, None] & np.isfinite(flat.linear).all(axis=2)
+    if finite.all():
+        return solver.solve(flat.gramian, flat.linear, threads, precision)
+    gramian = np.where(usable[:, None, None], flat.gramian, np.eye(flat.gramian.shape[-1]))
+    raw = solver.solve(gramian, np.where(finite[..., None], flat.linear, 0.0), threads, precision)
+    return RawSolution(
+        np.where(finite[..., None], raw.x, np.nan),
+        np.where(finite, raw.status, NONFINITE).astype(np.int8),
+        np.where(finite, raw.iterations, 0).astype(np.int32),
+    )

@@ -1,0 +1,107 @@
+"""What every method does around its own mathematics."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mojd import _checks
+from mojd._arrays import (
+    Array,
+    as_array,
+    device_float64,
+    is_array,
+    is_on_device,
+    namespace,
+    precision_of,
+    restore,
+    to_float64,
+)
+from mojd.errors import SolverError
+from mojd.qp import NNQP, Solution, Status
+from mojd.solvers import solve
+
+
+class View(NamedTuple):
+    """A Gramian as the caller gave it and in float64, with the namespace of the latter."""
+
+    original: Array
+    values: Array
+    xp: Any
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return int(self.original.shape[-1])
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes."""
+        return tuple(self.original.shape[:-2])
+
+    def full(self, shape: tuple[int, ...], value: float) -> Array:
+        """Return a float64 array beside the Gramian."""
+        if self.xp is np:
+            return np.full(shape, value)
+        return self.xp.full(shape, value, dtype=self.xp.float64, device=self.original.device)
+
+
+def view(gramian: Any) -> View:
+    """Check a Gramian's type and shape, and look at it in float64 without moving it."""
+    original = as_array(gramian, "gramian")
+    _checks.check_gramian_shape(original)
+    if is_on_device(original):
+        return View(original, device_float64(original), namespace(original))
+    return View(original, to_float64(original), np)
+
+
+def vector(value: Any, name: str, size: int, gramian: View, meaning: str) -> Array:
+    """Check a non-negative vector argument (..., size) and return it in float64 beside the Gramian."""
+    array = as_array(value, name)
+    _checks.check_rows(array, size, name, meaning)
+    _checks.broadcast_batch(gramian.batch_shape, tuple(array.shape[:-1]), f"gramian and {name}")
+    if not is_on_device(array):
+        _checks.check_nonnegative(array, name, "it must be >= 0")
+    return beside(array, gramian)
+
+
+def beside(value: Any, gramian: View) -> Array:
+    """Return an array or number in float64, on the Gramian's device."""
+    if gramian.xp is np:
+        return to_float64(value)
+    if is_array(value) and is_on_device(value):
+        return device_float64(value)
+    host = to_float64(value) if is_array(value) else np.asarray(value, dtype=np.float64)
+    return gramian.xp.asarray(host, dtype=gramian.xp.float64, device=gramian.original.device)
+
+
+def solved(problem: NNQP, solver: str, threads: int, nonfinite: str) -> Solution:
+    """Solve, and raise if any problem was given up on."""
+    solution = solve(problem, solver, threads=threads, nonfinite=nonfinite)
+    if not is_on_device(problem.gramian):
+        require_answers(np.asarray(solution.status), solver)
+    return solution
+
+
+def require_answers(status: Any, solver: str) -> None:
+    """Raise if a status says that there is no answer."""
+    if (status == Status.MAX_ITER).any():
+        count = int((status == Status.MAX_ITER).sum())
+        raise SolverError(f"solver {solver!r} gave up on {count} of {status.size} problems: {Status.MAX_ITER.message}")
+
+
+def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
+    """Raise if a fused kernel gave up, refused a Gramian or met NaN that is to be reported."""
+    if (status == Status.OPTIMAL).all():
+        return
+    if nonfinite == "raise":
+        _checks.check_finite(gramian.values, "gramian")
+    _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
+    require_answers(status, "auto")
+
+
+def finish(weights: Array, gramian: View) -> Array:
+    """Return float64 weights in the namespace, dtype and device of the caller's Gramian."""
+    return restore(weights, gramian.original)
+

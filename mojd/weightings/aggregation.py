@@ -1,0 +1,63 @@
+"""Weights applied: from a Jacobian to the direction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mojd._arrays import Array, as_array, dtype_name, is_on_device, namespace, restore, to_numpy
+from mojd._checks import check_jacobian_shape
+from mojd.errors import InvalidTypeError
+from mojd.gramian import gramian
+from mojd.weightings._registry import get_weighting
+
+
+def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
+    r"""Compute the direction :math:`d = J^\top w` for the weights of the Gramian of J.
+
+    Parameters
+    ----------
+    jacobian : array, shape (..., K, n)
+        One gradient per row.
+    weighting : callable or str
+        A function from Gramians (..., K, K) to weights (..., K), such as :func:`mojd.upgrad` or
+        your own, or the name of one of mojd's.
+    **options
+        Passed on to the weighting, as in ``aggregate(J, "pcd", tau=0.1)``.
+
+    Returns
+    -------
+    array, shape (..., n)
+        The direction to subtract from the parameters, in the namespace, dtype and device of
+        `jacobian`.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shape does not fit, or the weighting refuses the Gramian.
+    InvalidTypeError
+        If `weighting` is neither callable nor a name.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.aggregate([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], mojd.upgrad)
+    array([0.29239766, 1.9005848 , 1.9005848 ])
+    """
+    rows = as_array(jacobian, "jacobian")
+    check_jacobian_shape(rows)
+    if isinstance(weighting, str):
+        weighting = get_weighting(weighting).weights
+    if not callable(weighting):
+        raise InvalidTypeError(
+            f"weighting must be a function from Gramians to weights or a name, got {type(weighting).__name__}"
+        )
+    weights = weighting(gramian(rows), **options)
+    if is_on_device(rows):
+        xp = namespace(rows)
+        return restore(xp.sum(weights[..., None] * rows, axis=-2), rows)
+    values, factors = to_numpy(rows), to_numpy(as_array(weights, "the weights"))
+    if dtype_name(rows) in ("float16", "bfloat16"):
+        values, factors = values.astype(np.float32), factors.astype(np.float32)
+    return restore((factors[..., None, :] @ values)[..., 0, :], rows)

@@ -1,0 +1,108 @@
+"""MGDA: the shortest vector in the convex hull of the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mojd._arrays import Array, precision_of
+from mojd.certificates import power_of_two
+from mojd.qp import NNQP
+from mojd.weightings._registry import Weighting, register
+from mojd.weightings._shared import View, finish, solved, view
+
+
+def mgda_problem(gramian: Any) -> NNQP:
+    r"""Build MGDA's problem NNQP(G + c·11ᵀ, −c·1), whose minimisers are proportional to w.
+
+    For x = w/(1 + ‖d‖²/c) with w in the simplex, its KKT conditions are those of the simplex QP,
+    for any c > 0. A power of two below the smallest positive ‖gᵢ‖² is taken, so that no row of G
+    is drowned in c and G + c·11ᵀ is exact wherever it can be.
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        As for :func:`mgda`.
+
+    Returns
+    -------
+    NNQP
+        Of the batch shape of `gramian`.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.mgda_problem([[4.0, 0.0], [0.0, 2.0]]).gramian
+    array([[6., 2.],
+           [2., 4.]])
+    """
+    matrix = view(gramian)
+    xp, values = matrix.xp, matrix.values
+    diagonal = xp.linalg.diagonal(values)
+    infinite = xp.full_like(diagonal, float("inf"))
+    offset = power_of_two(xp, xp.min(xp.where(diagonal > 0, diagonal, infinite), axis=-1))
+    linear = -offset[..., None] + 0.0 * diagonal
+    problem = NNQP(values + offset[..., None, None], linear)
+    problem.precision = precision_of(matrix.original)
+    return problem
+
+
+def mgda_lift(x: Array, gramian: View) -> Array:
+    """Turn minimisers x (..., K) of :func:`mgda_problem` into weights (..., K) that sum to 1."""
+    return x / gramian.xp.sum(x, axis=-1, keepdims=True)
+
+
+def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str = "raise") -> Array:
+    r"""Compute the MGDA weights: the convex combination of the gradients with the least norm.
+
+    .. math:: w = \operatorname*{arg\,min}_{w \ge 0,\; \sum_i w_i = 1} w^\top G w
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the gradients.
+    solver, threads, nonfinite
+        As for :func:`mojd.upgrad`.
+
+    Returns
+    -------
+    array, shape (..., K)
+        Weights w ≥ 0 that sum to 1, in the namespace, dtype and device of `gramian`. They are not
+        unique if gradients depend on each other; the direction is.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shape does not fit, or the Gramian is no Gramian.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+
+    Notes
+    -----
+    Invariant to the scale of J, dominated by its shortest rows. Cost: one pivoting solve.
+
+    References
+    ----------
+    Désidéri, C. R. Math. 350 (2012); Sener and Koltun, arXiv 1810.04650, eq. 3.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.mgda([[4.0, 0.0], [0.0, 1.0]])
+    array([0.2, 0.8])
+    """
+    matrix = view(gramian)
+    problem = mgda_problem(matrix.original)
+    solution = solved(problem, solver, threads, nonfinite)
+    return finish(mgda_lift(solution.x_float64, matrix), matrix)
+
+
+register(
+    Weighting(
+        name="mgda",
+        weights=mgda,
+        problem=mgda_problem,
+        lift=mgda_lift,
+        summary="shortest convex combination of the gradients",
+        source="arXiv 1810.04650, equation 3",
+    )
+)

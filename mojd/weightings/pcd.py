@@ -1,0 +1,218 @@
+"""Priority-Constrained Descent: follow the primary, and bend for the secondaries."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from mojd import _checks
+from mojd._arrays import FLOAT64_PRECISION, Array, FloatArray, as_array, is_on_device, precision_of
+from mojd.errors import InvalidInputError
+from mojd.qp import NNQP
+from mojd.solvers import fused
+from mojd.weightings._registry import Weighting, register
+from mojd.weightings._shared import View, beside, check_statuses, finish, solved, vector, view
+
+_FLOAT64 = np.dtype(np.float64)
+# ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
+_VANISHING = 64 * 2.0**-53
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(size: int, value: float) -> FloatArray:
+    vector_of_constants = np.full(size, value)
+    return vector_of_constants
+
+
+def _tau(tau: Any, gramian: View) -> Array:
+    """Check τ and return it as float64 (..., K−1)."""
+    array = as_array(tau, "tau")
+    secondaries = gramian.size - 1
+    if array.ndim:
+        _checks.check_rows(array, secondaries, "tau", "one per secondary objective (or a number for all)")
+        _checks.broadcast_batch(gramian.batch_shape, tuple(array.shape[:-1]), "gramian and tau")
+    if not is_on_device(array):
+        _checks.check_tau(array)
+    values = beside(array, gramian)
+    return values if array.ndim else values + gramian.full((secondaries,), 0.0)
+
+
+def _scales(scales: Any, gramian: View) -> Array:
+    if scales is None:
+        return gramian.full((gramian.size,), 1.0)
+    return vector(scales, "scales", gramian.size, gramian, "one per objective, from mojd.normalise")
+
+
+def pcd_problem(gramian: Any, tau: Any = 0.02, *, scales: Any = None) -> NNQP:
+    r"""Build PCD's problem for the multipliers of the secondaries.
+
+    With S the scales, the paper's dual is NNQP(Ĝ_s, −b) for Ĝ = S·G·S and
+    :math:`b_j = \tau_j \hat G_{jj} - \hat G_{j0}`. In the unknowns x = S·μ it reads
+    NNQP(G_s, q) with :math:`q_j = s_0 G_{j0} - \tau_j s_j G_{jj}`: G itself is never rescaled by
+    rounded numbers, which would destroy exact dependencies between gradients.
+
+    Parameters
+    ----------
+    gramian, tau, scales
+        As for :func:`pcd`.
+
+    Returns
+    -------
+    NNQP
+        Of size K − 1. The weights are (s₀, x). INFEASIBLE means that no direction gives every
+        secondary its progress; the ray is the Farkas certificate.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no secondary, or as for :func:`pcd`.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.pcd_problem([[1.0, -0.5], [-0.5, 1.0]], tau=0.25).linear
+    array([-0.75])
+    """
+    matrix = view(gramian)
+    if matrix.size < 2:
+        raise InvalidInputError(
+            f"gramian of shape {tuple(matrix.original.shape)} has no secondary objective: pcd_problem needs K >= 2"
+        )
+    return _problem(matrix, _tau(tau, matrix), _scales(scales, matrix))
+
+
+def _problem(gramian: View, tau: Array, scales: Array) -> NNQP:
+    column = 0.5 * (gramian.values[..., 1:, 0] + gramian.values[..., 0, 1:])
+    squares = gramian.xp.linalg.diagonal(gramian.values)[..., 1:]
+    linear = scales[..., :1] * column - tau * (scales[..., 1:] * squares)
+    return NNQP(gramian.original[..., 1:, 1:], linear)
+
+
+def pcd_lift(x: Array, gramian: View, tau: Any = 0.02, *, scales: Any = None, rescale: bool = False) -> Array:
+    """Turn minimisers x (..., K−1) of :func:`pcd_problem` into weights (..., K).
+
+    NaN in x, that is an infeasible problem, leaves the primary alone.
+    """
+    del tau  # the problem has used it up
+    xp = gramian.xp
+    feasible = xp.where(xp.isnan(x), xp.zeros_like(x), x)
+    primary = _scales(scales, gramian)[..., :1]
+    primary = primary + xp.zeros_like(feasible[..., :1]) if x.shape[-1] else primary
+    weights = xp.concat([xp.broadcast_to(primary, (*feasible.shape[:-1], 1)), feasible], axis=-1)
+    return _rescaled(weights, gramian) if rescale else weights
+
+
+def _rescaled(weights: Array, gramian: View) -> Array:
+    """Give d the norm of the primary gradient; a d that vanishes to rounding becomes 0."""
+    xp = gramian.xp
+    square = xp.sum(weights * (gramian.values @ weights[..., None])[..., 0], axis=-1, keepdims=True)
+    diagonal = xp.linalg.diagonal(gramian.values)
+    size = xp.sum(weights * xp.sqrt(xp.maximum(diagonal, 0.0 * diagonal)), axis=-1, keepdims=True)
+    primary = diagonal[..., :1]
+    vanishes = (square <= _VANISHING * size * size) | (primary == 0.0)
+    factor = xp.sqrt(primary) / xp.sqrt(xp.where(vanishes, xp.ones_like(square), square))
+    return xp.where(vanishes, xp.zeros_like(weights), factor * weights)
+
+
+def pcd(
+    gramian: Any,
+    tau: Any = 0.02,
+    *,
+    scales: Any = None,
+    rescale: bool = False,
+    solver: str = "auto",
+    threads: int = 1,
+    nonfinite: str = "raise",
+) -> Array:
+    r"""Compute the PCD weights: stay near the primary, with progress on every secondary.
+
+    .. math:: d^\star = \operatorname*{arg\,min}_{d} \|d - \tilde g_0\|^2 \quad \text{s.t.} \quad
+       \tilde g_j^\top d \ge \tau_j \|\tilde g_j\|^2,\; j \ge 1, \qquad
+       d^\star = \tilde g_0 + \sum_{j \ge 1} \mu_j \tilde g_j
+
+    where :math:`\tilde g_i = s_i g_i`, row 0 is the primary and the rest are secondaries.
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the raw gradients, the primary's first.
+    tau : float or array, shape (..., K−1), default 0.02
+        τ in [0, 1], for all secondaries or one each.
+    scales : array, shape (..., K), optional
+        s ≥ 0 from :func:`mojd.normalise`. Default: 1, no normalisation.
+    rescale : bool, default False
+        Whether to rescale d to the norm of the raw primary gradient (Algorithm 1, last step).
+        d = 0 stays 0, and a primary gradient of 0 halts: all weights are 0.
+    solver, threads, nonfinite
+        As for :func:`mojd.upgrad`.
+
+    Returns
+    -------
+    array, shape (..., K)
+        Weights w for the raw gradients, d = Jᵀw: S·(1, μ), rescaled if asked for, in the
+        namespace, dtype and device of `gramian`. Where the constraints contradict each other, they
+        are dropped for this step, as in Algorithm 1; the status of ``mojd.solve(pcd_problem(...))``
+        tells.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, the Gramian is no Gramian, τ is outside of [0, 1] or a scale negative.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+
+    Notes
+    -----
+    With normalised scales, multiplying a loss by a constant does not change d up to the primary's
+    factor. Cost: one pivoting solve of size K − 1.
+
+    References
+    ----------
+    PCD, arXiv 2606.29521, equation 1 and Algorithm 1.
+
+    Examples
+    --------
+    The primary is (1, 0), the secondary a unit vector at 150 degrees:
+
+    >>> import mojd, numpy as np
+    >>> angle = np.deg2rad(150)
+    >>> J = np.array([[1.0, 0.0], [np.cos(angle), np.sin(angle)]])
+    >>> for tau in (0.0, 0.3, 0.7):
+    ...     print(np.round(J.T @ mojd.pcd(J @ J.T, tau), 4))
+    [0.25  0.433]
+    [-0.0098  0.583 ]
+    [-0.3562  0.783 ]
+    """
+    if type(gramian) is np.ndarray and type(tau) is float and solver == "auto" and threads == 1:
+        shape = gramian.shape
+        plain = len(shape) == 2 and shape[0] == shape[1] > 1 and gramian.dtype is _FLOAT64 and 0.0 <= tau <= 1.0
+        if plain and scales is None and gramian.flags.carray:
+            size = shape[0]
+            weights = np.empty(size)
+            constants = _constant(size - 1, tau), _constant(size, 1.0)
+            if fused.pcd_one(gramian, *constants, weights, bool(rescale), FLOAT64_PRECISION.tolerance) <= 1:
+                return weights
+    _checks.check_nonfinite(nonfinite)
+    _checks.check_threads(threads)
+    matrix = view(gramian)
+    taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
+    if matrix.size > 1 and (solver != "auto" or matrix.xp is not np):
+        solution = solved(_problem(matrix, taus, sizes), solver, threads, nonfinite)
+        return finish(pcd_lift(solution.x_float64, matrix, scales=scales, rescale=rescale), matrix)
+    weights, status = fused.pcd(matrix.values, taus, sizes, bool(rescale), threads, precision_of(matrix.original))
+    check_statuses(status, matrix, nonfinite)
+    return finish(weights, matrix)
+
+
+register(
+    Weighting(
+        name="pcd",
+        weights=pcd,
+        problem=pcd_problem,
+        lift=pcd_lift,
+        summary="the direction nearest to the primary with progress on every secondary",
+        source="arXiv 2606.29521, equation 1",
+    )
+)

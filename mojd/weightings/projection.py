@@ -1,0 +1,192 @@
+"""Projection onto the dual cone, and DualProj: the projection of the mean gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mojd import _checks
+from mojd._arrays import Array, as_array
+from mojd.qp import NNQP
+from mojd.weightings._registry import Weighting, register
+from mojd.weightings._shared import View, beside, finish, solved, vector, view
+
+
+def project_problem(U: Any, G: Any) -> NNQP:
+    """Build the problems NNQP(G, G·u) whose minimisers x give the projections u + x.
+
+    Parameters
+    ----------
+    U, G
+        As for :func:`project`.
+
+    Returns
+    -------
+    NNQP
+        Of batch shape (..., R), or (...) for one vector u; the rows of U share G.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.project_problem([[1.0, 0.0]], [[1.0, -1.0], [-1.0, 2.0]]).linear
+    array([[ 1., -1.]])
+    """
+    matrix = view(G)
+    return _problem(_rows(U, matrix), matrix)
+
+
+def _rows(U: Any, gramian: View) -> Array:
+    rows = as_array(U, "U")
+    _checks.check_rows(rows, gramian.size, "U", "one vector of weights per row")
+    return beside(rows, gramian)
+
+
+def _problem(rows: Array, gramian: View) -> NNQP:
+    if rows.ndim == 1:
+        return NNQP(gramian.original, gramian.xp.sum(rows * gramian.values, axis=-1))
+    return NNQP(gramian.original[..., None, :, :], rows @ gramian.values)
+
+
+def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str = "raise") -> Array:
+    r"""Compute the weights of the projections of Jᵀu onto the dual cone, for every row u of U.
+
+    .. math:: \operatorname*{arg\,min}_{v \in \mathbb{R}^K,\; v \ge u} v^\top G v
+
+    :math:`J^\top v` is the direction nearest to :math:`J^\top u` that conflicts with no row of J.
+
+    Parameters
+    ----------
+    U : array, shape (..., R, K) or (K,)
+        Weights of the directions to project.
+    G : array, shape (..., K, K)
+        The Gramian; the leading axes broadcast against those of U.
+    solver, threads, nonfinite
+        As for :func:`mojd.upgrad`.
+
+    Returns
+    -------
+    array, of the shape of U with the batch axes of G
+        v ≥ u, in the namespace, dtype and device of `G`.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, or G is no Gramian.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+
+    Notes
+    -----
+    Cost: one pivoting solve per row; G is prepared once. Scale-free.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, Proposition 1.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.project([[1.0, 0.0], [0.0, 1.0]], [[1.0, -1.0], [-1.0, 2.0]])
+    array([[1. , 0.5],
+           [1. , 1. ]])
+    """
+    matrix = view(G)
+    rows = _rows(U, matrix)
+    solution = solved(_problem(rows, matrix), solver, threads, nonfinite)
+    return finish(rows + solution.x_float64, matrix)
+
+
+def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
+    """Build DualProj's problem NNQP(G, G·u).
+
+    Parameters
+    ----------
+    gramian, pref_vector
+        As for :func:`dualproj`.
+
+    Returns
+    -------
+    NNQP
+        Its minimisers x give the weights u + x. For the default preference, u is 1 for all, and x
+        has to be divided by K: the sum of the rows of G is then as exact as G.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.dualproj_problem([[1.0, -2.0], [-2.0, 5.0]]).linear
+    array([-1.,  3.])
+    """
+    matrix = view(gramian)
+    if pref_vector is None:
+        return NNQP(matrix.original, matrix.xp.sum(matrix.values, axis=-1))
+    preference = _preference(pref_vector, matrix)
+    return NNQP(matrix.original, matrix.xp.sum(preference[..., None, :] * matrix.values, axis=-1))
+
+
+def _preference(pref_vector: Any, gramian: View) -> Array:
+    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
+
+
+def dualproj_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:
+    """Turn minimisers x (..., K) of :func:`dualproj_problem` into weights (..., K)."""
+    if pref_vector is None:
+        return (1.0 + x) / gramian.size
+    return _preference(pref_vector, gramian) + x
+
+
+def dualproj(
+    gramian: Any, pref_vector: Any = None, *, solver: str = "auto", threads: int = 1, nonfinite: str = "raise"
+) -> Array:
+    r"""Compute the DualProj weights: project the preferred (mean) gradient onto the dual cone.
+
+    .. math:: w = \operatorname*{arg\,min}_{v \in \mathbb{R}^K,\; v \ge u} v^\top G v
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the gradients.
+    pref_vector : array, shape (..., K), optional
+        Preferences u ≥ 0. Default: 1/K each.
+    solver, threads, nonfinite
+        As for :func:`mojd.upgrad`.
+
+    Returns
+    -------
+    array, shape (..., K)
+        Weights w ≥ u, in the namespace, dtype and device of `gramian`.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, the Gramian is no Gramian, or a preference is negative.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+
+    Notes
+    -----
+    Scaling all of J scales d and leaves w. Cost: one pivoting solve.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, Table 1; Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 8.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.dualproj([[1.0, -2.0], [-2.0, 5.0]])
+    array([1. , 0.5])
+    """
+    matrix = view(gramian)
+    solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
+    return finish(dualproj_lift(solution.x_float64, matrix, pref_vector), matrix)
+
+
+register(
+    Weighting(
+        name="dualproj",
+        weights=dualproj,
+        problem=dualproj_problem,
+        lift=dualproj_lift,
+        summary="projection of the mean gradient onto the dual cone",
+        source="arXiv 1706.08840, equation 8",
+    )
+)

@@ -1,0 +1,151 @@
+"""UPGrad: the mean of the projections of all gradients onto the dual cone."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from mojd import _checks
+from mojd._arrays import FLOAT64_PRECISION, Array, FloatArray, precision_of
+from mojd.qp import NNQP
+from mojd.solvers import fused
+from mojd.weightings._registry import Weighting, register
+from mojd.weightings._shared import View, check_statuses, finish, solved, vector, view
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+@functools.lru_cache(maxsize=64)
+def uniform(size: int) -> FloatArray:
+    """Return the preference 1/K for all; not to be modified."""
+    preference = np.full(size, 1.0 / size)
+    return preference
+
+
+def _preference(pref_vector: Any, gramian: View) -> Array:
+    if pref_vector is None:
+        return gramian.full((gramian.size,), 1.0 / gramian.size)
+    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
+
+
+def upgrad_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
+    r"""Build UPGrad's K problems per Gramian: NNQP(G, uᵢ·G·eᵢ), i = 1, …, K.
+
+    Parameters
+    ----------
+    gramian, pref_vector
+        As for :func:`upgrad`.
+
+    Returns
+    -------
+    NNQP
+        Of batch shape (..., K); all K problems of a Gramian share it. The minimisers x⁽ⁱ⁾ are how
+        much the projection of uᵢ·gᵢ takes of the other gradients: weights are u + Σᵢ x⁽ⁱ⁾.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> problem = mojd.upgrad_problem([[18.0, -22.0], [-22.0, 38.0]])
+    >>> problem.batch_shape
+    (2,)
+    >>> mojd.solve(problem).x.sum(axis=0) + 0.5
+    array([1.11111111, 0.78947368])
+    """
+    matrix = view(gramian)
+    preference = _preference(pref_vector, matrix)
+    return NNQP(matrix.original[..., None, :, :], preference[..., :, None] * matrix.values)
+
+
+def upgrad_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:
+    """Turn minimisers x (..., K, K) of :func:`upgrad_problem` into weights (..., K)."""
+    return _preference(pref_vector, gramian) + gramian.xp.sum(x, axis=-2)
+
+
+def upgrad(
+    gramian: Any, pref_vector: Any = None, *, solver: str = "auto", threads: int = 1, nonfinite: str = "raise"
+) -> Array:
+    r"""Compute the UPGrad weights: project every gradient onto the dual cone, and add up.
+
+    .. math:: w = \sum_i v^{(i)}, \qquad
+       v^{(i)} = \operatorname*{arg\,min}_{v \in \mathbb{R}^K,\; v \ge u_i e_i} v^\top G v
+
+    The direction :math:`d = J^\top w` conflicts with no objective (:math:`J d \ge 0`), and grows
+    linearly with each row of J.
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the gradients, positive semi-definite up to rounding in its own dtype.
+    pref_vector : array, shape (..., K), optional
+        Preferences u ≥ 0. Default: 1/K each.
+    solver : str, default 'auto'
+        One of :func:`mojd.available_solvers`.
+    threads : int, default 1
+        How many threads share the work. The result does not depend on it.
+    nonfinite : {'raise', 'propagate'}
+        What to do about NaN and infinity on the CPU: an error, or NaN weights.
+
+    Returns
+    -------
+    array, shape (..., K)
+        Weights w ≥ u, in the namespace, dtype and device of `gramian`.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, the Gramian is asymmetric or no Gramian, or a preference is negative.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+
+    Notes
+    -----
+    Nothing is regularised. Scaling all of J scales d and leaves w; tiny, huge and rank-deficient
+    Gramians are solved as they are. Cost: K non-negative least-squares problems that share G, a few
+    Cholesky factorisations of their passive blocks each. Float64 inside.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, §3.1 and Proposition 1.
+
+    Examples
+    --------
+    Two gradients in conflict, and the worked value (10/9, 15/19) of the paper:
+
+    >>> import mojd, numpy as np
+    >>> J = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> w = mojd.upgrad(J @ J.T)
+    >>> w
+    array([1.11111111, 0.78947368])
+    >>> bool((J @ (J.T @ w) >= -1e-12).all())
+    True
+    """
+    if type(gramian) is np.ndarray and pref_vector is None and solver == "auto" and threads == 1:
+        shape = gramian.shape
+        if len(shape) == 2 and shape[0] == shape[1] != 0 and gramian.dtype is _FLOAT64 and gramian.flags.carray:
+            weights = np.empty(shape[0])
+            if fused.upgrad_one(gramian, uniform(shape[0]), weights, FLOAT64_PRECISION.tolerance) == 0:
+                return weights
+    _checks.check_nonfinite(nonfinite)
+    _checks.check_threads(threads)
+    matrix = view(gramian)
+    if solver != "auto" or matrix.xp is not np:
+        solution = solved(upgrad_problem(matrix.original, pref_vector), solver, threads, nonfinite)
+        return finish(upgrad_lift(solution.x_float64, matrix, pref_vector), matrix)
+    preference = _preference(pref_vector, matrix)
+    weights, status = fused.upgrad(matrix.values, preference, threads, precision_of(matrix.original))
+    check_statuses(status, matrix, nonfinite)
+    return finish(weights, matrix)
+
+
+register(
+    Weighting(
+        name="upgrad",
+        weights=upgrad,
+        problem=upgrad_problem,
+        lift=upgrad_lift,
+        summary="mean of the projections of all gradients onto the dual cone",
+        source="arXiv 2406.16232, section 3.1",
+    )
+)
