@@ -9,59 +9,97 @@ from __future__ import annotations
 from mojd.kernels.compiling import inner
 from mojd.kernels.lanes import add, divide, fma, load, minimum, multiply, negated_fma, splat, store, subtract
 
-# Rows of a panel: 64 bytes · 32 · K stays in the second-level cache for K in the hundreds.
+# Rows of a panel, an even number: 64 bytes · 32 · K stays in the second-level cache.
 PANEL = 32
 
 
 @inner
-def update_row(U, stride, factors, k, first, last, start, stop):
-    """Subtract Σ_{first ≤ i < last} factors[i − first]·U[i, j] from U[k, j], start ≤ j < stop."""
+def update_pair(U, stride, factors, k, first, last, start, stop):
+    """Subtract from rows k and k + 1, start ≤ j < stop, what rows first ≤ i < last leave in them.
+
+    factors[2·(i − first)] and the entry after it multiply row i for the two. Two rows by four
+    columns stay in registers, so that a row loaded serves eight multiplications.
+    """
     row, j = k * stride, start
+    below = row + stride
     while j + 4 <= stop:
         a, b, c, d = load(U, row + j), load(U, row + j + 1), load(U, row + j + 2), load(U, row + j + 3)
-        for i in range(first, last):
-            factor, above = load(factors, i - first), i * stride + j
-            a = negated_fma(factor, load(U, above), a)
-            b = negated_fma(factor, load(U, above + 1), b)
-            c = negated_fma(factor, load(U, above + 2), c)
-            d = negated_fma(factor, load(U, above + 3), d)
+        e, f, g, h = (
+            load(U, below + j),
+            load(U, below + j + 1),
+            load(U, below + j + 2),
+            load(U, below + j + 3),
+        )
+        at = first * stride + j
+        for i in range(0, 2 * (last - first), 2):
+            upper, lower = load(factors, i), load(factors, i + 1)
+            p, q, r, s = load(U, at), load(U, at + 1), load(U, at + 2), load(U, at + 3)
+            a, b = negated_fma(upper, p, a), negated_fma(upper, q, b)
+            c, d = negated_fma(upper, r, c), negated_fma(upper, s, d)
+            e, f = negated_fma(lower, p, e), negated_fma(lower, q, f)
+            g, h = negated_fma(lower, r, g), negated_fma(lower, s, h)
+            at += stride
         store(U, row + j, a)
         store(U, row + j + 1, b)
         store(U, row + j + 2, c)
         store(U, row + j + 3, d)
+        store(U, below + j, e)
+        store(U, below + j + 1, f)
+        store(U, below + j + 2, g)
+        store(U, below + j + 3, h)
         j += 4
     while j < stop:
-        a = load(U, row + j)
-        for i in range(first, last):
-            a = negated_fma(load(factors, i - first), load(U, i * stride + j), a)
+        a, e = load(U, row + j), load(U, below + j)
+        for i in range(last - first):
+            p = load(U, (first + i) * stride + j)
+            a = negated_fma(load(factors, 2 * i), p, a)
+            e = negated_fma(load(factors, 2 * i + 1), p, e)
         store(U, row + j, a)
+        store(U, below + j, e)
         j += 1
 
 
 @inner
-def eliminate_rows(U, stride, inverse, factors, k, first, last, stop):
-    """Subtract from U[k, k:stop] what rows first ≤ i < last leave in it."""
+def eliminate_pair(U, stride, inverse, factors, k, first, last, stop):
+    """Subtract from rows k and k + 1 what rows first ≤ i < last leave in them.
+
+    The entry left of the diagonal of row k + 1 is computed along, and never read.
+    """
     for i in range(first, last):
-        store(factors, i - first, multiply(load(U, i * stride + k), load(inverse, i)))
-    update_row(U, stride, factors, k, first, last, k, stop)
+        reciprocal, at = load(inverse, i), 2 * (i - first)
+        store(factors, at, multiply(load(U, i * stride + k), reciprocal))
+        store(factors, at + 1, multiply(load(U, i * stride + k + 1), reciprocal))
+    update_pair(U, stride, factors, k, first, last, k, stop)
+
+
+@inner
+def pivot_row(U, stride, k, diagonal, inverse, least):
+    """Store the reciprocal pivot of row k, and return the least relative pivot so far."""
+    pivot = load(U, k * stride + k)
+    store(inverse, k, divide(splat(1.0), pivot))
+    return minimum(least, divide(pivot, load(diagonal, k)))
 
 
 @inner
 def factor(U, stride, m, diagonal, inverse, factors, weakest):
-    """Factor U[:m, :m] in place, panel by panel; `weakest` gets the least pivot / A_kk."""
-    one = splat(1.0)
-    least = one
+    """Factor U[:m, :m] in place, panel by panel; `weakest` gets the least pivot / A_kk.
+
+    m must be even: two rows are eliminated at a time.
+    """
+    least = splat(1.0)
     panel = 0
     while panel < m:
         end = min(panel + PANEL, m)
-        for k in range(panel, end):
-            eliminate_rows(U, stride, inverse, factors, k, panel, k, m)
-            pivot = load(U, k * stride + k)
-            reciprocal = divide(one, pivot)
-            store(inverse, k, reciprocal)
-            least = minimum(least, divide(pivot, load(diagonal, k)))
-        for k in range(end, m):
-            eliminate_rows(U, stride, inverse, factors, k, panel, end, m)
+        for k in range(panel, end, 2):
+            eliminate_pair(U, stride, inverse, factors, k, panel, k, m)
+            least = pivot_row(U, stride, k, diagonal, inverse, least)
+            factor_below = multiply(load(U, k * stride + k + 1), load(inverse, k))
+            for j in range(k + 1, m):
+                below = (k + 1) * stride + j
+                store(U, below, negated_fma(factor_below, load(U, k * stride + j), load(U, below)))
+            least = pivot_row(U, stride, k + 1, diagonal, inverse, least)
+        for k in range(end, m, 2):
+            eliminate_pair(U, stride, inverse, factors, k, panel, end, m)
         panel = end
     store(weakest, 0, least)
 

@@ -13,7 +13,7 @@ from mojd.kernels.block_pivoting import PATIENCE
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import SUSPECT_PIVOT
 from mojd.kernels.gradient import NOISE
-from mojd.kernels.lane_factor import factor, residual_lanes, solve_lanes
+from mojd.kernels.lane_factor import PANEL, factor, residual_lanes, solve_lanes
 from mojd.kernels.lanes import WIDTH, fma, load, splat, store
 from mojd.kernels.scalar import REFINE_PIVOT, VIOLATION
 
@@ -22,47 +22,52 @@ RUNNING, SOLVED, GIVEN_UP, IDLE = 0, 1, 2, 3
 
 
 @inner
-def gather(A, shared, passive, m, size, U, diagonal, right, q):
+def gather(A, base, passive, m, size, U, diagonal, right, q, rows):
     """Copy the upper half of A_FF and −q_F into every lane of U and `right`.
 
-    What exceeds the passive set of a lane becomes the identity.
+    `A` is flat, and the matrix of a lane begins at base[lane]. What exceeds the passive set of a
+    lane becomes the identity. `rows` is work space for one entry per lane.
     """
+    K = q.size // WIDTH
     for i in range(size):
         for lane in range(WIDTH):
-            row, inside = passive[lane, i], i < m[lane]
-            square = A[0 if shared else lane, row, row]
-            diagonal[i * WIDTH + lane] = square if inside else 1.0
-            U[(i * size + i) * WIDTH + lane] = square if inside else 1.0
-            right[i * WIDTH + lane] = -q[lane, row] if inside else 0.0
+            at = i * WIDTH + lane
+            index, inside = passive[at], i < m[lane]
+            rows[lane] = base[lane] + index * K
+            square = A[rows[lane] + index] if inside else 1.0
+            diagonal[at] = square
+            U[i * size * WIDTH + at] = square
+            right[at] = -q[index * WIDTH + lane] if inside else 0.0
         for j in range(i + 1, size):
+            at = j * WIDTH
             for lane in range(WIDTH):
-                entry = A[0 if shared else lane, passive[lane, i], passive[lane, j]]
-                U[(i * size + j) * WIDTH + lane] = entry if j < m[lane] else 0.0
+                entry = A[rows[lane] + passive[at + lane]]
+                U[i * size * WIDTH + at + lane] = entry if j < m[lane] else 0.0
 
 
 @inner
-def gather_lower(A, shared, passive, m, size, U):
+def gather_lower(A, base, passive, m, size, U, K):
     """Copy A_FF below the diagonal of U, where the factor leaves room for it."""
     for i in range(size):
         for j in range(i):
             for lane in range(WIDTH):
-                entry = A[0 if shared else lane, passive[lane, i], passive[lane, j]]
+                row = base[lane] + passive[i * WIDTH + lane] * K
+                entry = A[row + passive[j * WIDTH + lane]]
                 U[(i * size + j) * WIDTH + lane] = entry if i < m[lane] else 0.0
 
 
 @inner
-def slack_shared(A, x, s):
-    """Write A·x of every lane to s, for the one A that all lanes share, four rows at a time."""
-    K = A.shape[0]
+def slack_shared(A, K, x, s):
+    """Write A·x of every lane to s, for the one flat A that all lanes share, four rows at a time."""
     j = 0
     while j + 4 <= K:
         a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
         for k in range(K):
             value = load(x, k)
-            a = fma(splat(A[k, j]), value, a)
-            b = fma(splat(A[k, j + 1]), value, b)
-            c = fma(splat(A[k, j + 2]), value, c)
-            d = fma(splat(A[k, j + 3]), value, d)
+            a = fma(splat(A[k * K + j]), value, a)
+            b = fma(splat(A[k * K + j + 1]), value, b)
+            c = fma(splat(A[k * K + j + 2]), value, c)
+            d = fma(splat(A[k * K + j + 3]), value, d)
         store(s, j, a)
         store(s, j + 1, b)
         store(s, j + 2, c)
@@ -71,70 +76,65 @@ def slack_shared(A, x, s):
     while j < K:
         a = splat(0.0)
         for k in range(K):
-            a = fma(splat(A[k, j]), load(x, k), a)
+            a = fma(splat(A[k * K + j]), load(x, k), a)
         store(s, j, a)
         j += 1
 
 
 @inner
-def slack_own(A, passive, m, y, s):
+def slack_own(A, K, base, passive, m, y, s):
     """Write A·x of every lane to s, where every lane has its own A."""
-    K = A.shape[1]
     for lane in range(WIDTH):
         for j in range(K):
             s[j * WIDTH + lane] = 0.0
         for i in range(m[lane]):
-            row, value = passive[lane, i], y[i * WIDTH + lane]
+            row, value = base[lane] + passive[i * WIDTH + lane] * K, y[i * WIDTH + lane]
             for j in range(K):
-                s[j * WIDTH + lane] += value * A[lane, row, j]
+                s[j * WIDTH + lane] += value * A[row + j]
 
 
 @inner
-def exchange(lane, q, passive, m, state, x, s, y, best, patience):
-    """Flip every infeasible index of one lane and list its passive set anew.
+def find_flips(q, x, s, y, size, m, state, flips, lowest):
+    """Flip the state of every infeasible index in every lane.
 
-    Returns the outcome and the lowest slack.
+    flips[lane] counts them, lowest[lane] is the least slack outside of the passive set, or 0.
     """
-    K = q.shape[1]
-    total = 1.0
-    for i in range(m[lane]):
-        total += abs(y[i * WIDTH + lane])
-    threshold = -NOISE * total
-    flips, count, lowest = 0, 0, 0.0
-    for j in range(K):
-        at = j * WIDTH + lane
-        inside = state[lane, j]
-        outer = s[at] + q[lane, j]
-        value = x[at] if inside else outer
-        flip = value < threshold
-        lowest = min(lowest, 0.0 if inside else outer)
-        flips += flip
-        inside = inside ^ flip
-        state[lane, j] = inside
-        passive[lane, count] = j
-        count += inside
-    if flips == 0:
-        return SOLVED, lowest
-    m[lane] = count
-    if flips < best[lane]:
-        best[lane], patience[lane] = flips, PATIENCE
-    else:
-        patience[lane] -= 1
-    return (RUNNING if patience[lane] >= 0 else GIVEN_UP), lowest
+    for lane in range(WIDTH):
+        lowest[lane], flips[lane] = 1.0, 0
+    for i in range(size):
+        for lane in range(WIDTH):
+            lowest[lane] += abs(y[i * WIDTH + lane])
+    threshold = lowest * -NOISE
+    lowest[:] = 0.0
+    for at in range(0, q.size, WIDTH):
+        for lane in range(WIDTH):
+            slack = s[at + lane] + q[at + lane]
+            inside = state[at + lane]
+            value = x[at + lane] if inside == 1 else slack
+            outer = 0.0 if inside == 1 else slack
+            lowest[lane] = outer if outer < lowest[lane] else lowest[lane]
+            flip = 1 if value < threshold[lane] else 0
+            flips[lane] += flip
+            state[at + lane] = inside ^ flip
+
+
+@inner
+def list_passive(lane, passive, state):
+    """List the passive set of one lane in ascending order; return its size."""
+    count = 0
+    for j in range(state.size // WIDTH):
+        passive[count * WIDTH + lane] = j
+        count += state[j * WIDTH + lane]
+    return count
 
 
 @inner
 def start_lane(lane, q, passive, m, state, best, patience):
     """Begin with the indices of negative q in the passive set."""
-    K = q.shape[1]
-    count = 0
-    for j in range(K):
-        inside = np.uint8(q[lane, j] < 0.0)
-        state[lane, j] = inside
-        passive[lane, count] = j
-        count += inside
-    m[lane] = count
-    best[lane], patience[lane] = K + 1, PATIENCE
+    for at in range(lane, q.size, WIDTH):
+        state[at] = 1 if q[at] < 0.0 else 0
+    m[lane] = list_passive(lane, passive, state)
+    best[lane], patience[lane] = q.size, PATIENCE
 
 
 @inner
@@ -148,63 +148,81 @@ def refine_lanes(U, size, m, inverse, diagonal, right, y, correction, wanted):
 
 
 @inner
-def iterate(A, q, passive, m, state, best, patience, outcome, buffers):
-    """Do one exchange in every lane that runs; `outcome` says how each ended (in place).
+def settle(lane, flips, lowest, weakest, passive, m, state, best, patience):
+    """Return what becomes of a running lane, and prepare its next passive set."""
+    if not weakest > SUSPECT_PIVOT:
+        return GIVEN_UP
+    if flips == 0:
+        return GIVEN_UP if weakest < REFINE_PIVOT and lowest < -VIOLATION else SOLVED
+    m[lane] = list_passive(lane, passive, state)
+    if flips < best[lane]:
+        best[lane], patience[lane] = flips, PATIENCE
+    else:
+        patience[lane] -= 1
+    return RUNNING if patience[lane] >= 0 else GIVEN_UP
 
-    A (1, K, K) is shared by all lanes, A (WIDTH, K, K) has one matrix for each.
 
-    `buffers` is work space: a tuple of flat arrays of lanes. Solutions lie in the second, y, in the
-    order of `passive`.
+@inner
+def iterate(A, base, q, passive, m, state, best, patience, outcome, buffers):
+    """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
+
+    `A` is flat; base[lane] says where the matrix of a lane begins, all at 0 if they share it.
+    `buffers` is work space, see :func:`lane_buffers`. Solutions lie in the second, y, in the order
+    of `passive`.
     """
-    U, y, x, s, inverse, diagonal, right, factors, weakest, wanted = buffers
-    K = q.shape[1]
-    size, shared = 1, A.shape[0] == 1
+    U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, counts = buffers
+    K = q.size // WIDTH
+    flips, rows = counts[0], counts[1]
+    size = 2
     for lane in range(WIDTH):
-        size = max(size, m[lane])
-    gather(A, shared, passive, m, size, U, diagonal, right, q)
+        size = m[lane] if m[lane] > size else size
+    # The factorisation takes rows in pairs.
+    size += size & 1
+    gather(A, base, passive, m, size, U, diagonal, right, q, rows)
     factor(U, size, size, diagonal, inverse, factors, weakest)
     for i in range(size):
         store(y, i, load(right, i))
     solve_lanes(U, size, size, inverse, y)
-    x[: K * WIDTH] = 0.0
+    for at in range(q.size):
+        x[at] = 0.0
     for lane in range(WIDTH):
         for i in range(m[lane]):
-            x[passive[lane, i] * WIDTH + lane] = y[i * WIDTH + lane]
-    if shared:
-        slack_shared(A[0], x, s)
+            x[passive[i * WIDTH + lane] * WIDTH + lane] = y[i * WIDTH + lane]
+    if base[1] == 0:
+        slack_shared(A, K, x, s)
     else:
-        slack_own(A, passive, m, y, s)
+        slack_own(A, K, base, passive, m, y, s)
+    find_flips(q, x, s, y, size, m, state, flips, lowest)
     rough = False
-    wanted[:] = 0.0
     for lane in range(WIDTH):
-        if outcome[lane] != RUNNING:
-            continue
-        if not weakest[lane] > SUSPECT_PIVOT:
-            outcome[lane] = GIVEN_UP
-            continue
-        outcome[lane], lowest = exchange(lane, q, passive, m, state, x, s, y, best, patience)
-        if outcome[lane] == SOLVED and weakest[lane] < REFINE_PIVOT:
-            rough, wanted[lane] = True, 1.0
-            if lowest < -VIOLATION:
-                outcome[lane] = GIVEN_UP
+        wanted[lane] = 0.0
+        if outcome[lane] == RUNNING:
+            outcome[lane] = settle(
+                lane, flips[lane], lowest[lane], weakest[lane], passive, m, state, best, patience
+            )
+            if outcome[lane] == SOLVED and weakest[lane] < REFINE_PIVOT:
+                rough, wanted[lane] = True, 1.0
     if rough:
-        gather_lower(A, shared, passive, m, size, U)
+        gather_lower(A, base, passive, m, size, U, K)
         refine_lanes(U, size, size, inverse, diagonal, right, y, s, wanted)
 
 
 @inner
 def lane_buffers(K):
-    """Allocate what :func:`iterate` works in."""
-    vectors = K * WIDTH
+    """Allocate what :func:`iterate` works in: arrays of lanes, and two rows of integers."""
+    width = WIDTH * (K + 2)
+    vectors = np.empty((9, width))
     return (
-        np.empty(K * vectors),
-        np.empty(vectors),
-        np.empty(vectors),
-        np.empty(vectors),
-        np.empty(vectors),
-        np.empty(vectors),
-        np.empty(vectors),
-        np.empty(max(vectors, 32 * WIDTH)),
-        np.empty(WIDTH),
-        np.empty(WIDTH),
+        np.empty(width * (K + 2)),
+        vectors[0],
+        vectors[1],
+        vectors[2],
+        vectors[3],
+        vectors[4],
+        vectors[5],
+        np.empty(2 * PANEL * WIDTH),
+        vectors[6, :WIDTH],
+        vectors[7, :WIDTH],
+        vectors[8, :WIDTH],
+        np.empty((2, WIDTH), np.int64),
     )

@@ -127,6 +127,16 @@ def _choose(batch: Batch, state: State, x: Array, going: Array) -> tuple[Array, 
     return one_hot(xp, xp.argmin(slack, axis=-1), found, x.shape[-1]), slope
 
 
+def _direction_noise(xp: Any, inverse: Inverse, found: Probe) -> Array:
+    """Return the rounding errors to expect in the entries of the probed direction.
+
+    What Gram-Schmidt leaves is orthogonal to the columns of the root up to rounding; the error is a
+    combination of these columns. An entry that is 0 but for it must not stand in a ray's way.
+    """
+    lengths = xp.sqrt(xp.sum(inverse.root * inverse.root, axis=-1))
+    return noise(xp, found.direction)[:, None] * lengths
+
+
 def _is_ray(batch: Batch, found: Probe, slope: Array) -> Array:
     """Whether the probed direction is one of unbounded descent."""
     xp = batch.xp
@@ -150,7 +160,7 @@ def _step(batch: Batch, state: State) -> State:
     tried = xp.any(entering, axis=-1)
     joins = tried & ~found.dependent
     # A dependent index enters along its null direction, which drives a passive one out.
-    falls = inverse.passive & (found.direction < 0)
+    falls = inverse.passive & (found.direction < -_direction_noise(xp, inverse, found))
     step, index = _ratio_test(xp, descent.x, falls, -found.direction)
     driven = tried & found.dependent & xp.any(falls, axis=-1)
     too_short = driven & ~midway & (-slope <= 0.5 * step * found.hidden)
