@@ -112,7 +112,9 @@ def _interior_weights(xp: Any, gramian: Array) -> tuple[Array, Array]:
     size = gramian.shape[-1]
     cutoff = 8 * size * 2.0**-52 * eigenvalues[..., -1:]
     usable = eigenvalues > cutoff
-    inverse = xp.where(usable, 1 / xp.where(usable, eigenvalues, xp.ones_like(eigenvalues)), 0.0 * eigenvalues)
+    inverse = xp.where(
+        usable, 1 / xp.where(usable, eigenvalues, xp.ones_like(eigenvalues)), 0.0 * eigenvalues
+    )
     ones = xp.ones_like(eigenvalues)[..., None]
     y = vectors @ (inverse[..., None] * (xp.matrix_transpose(vectors) @ ones))
     rounding = (size + 2) * 2.0**-52 * (xp.abs(gramian) @ xp.abs(y))

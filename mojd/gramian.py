@@ -80,7 +80,9 @@ def init_normaliser(size: int) -> NormaliserState:
     NormaliserState(mean_square=array([0., 0.]), steps=0)
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidInputError(f"size must be the number of objectives, an integer of at least 1; got {size!r}")
+        raise InvalidInputError(
+            f"size must be the number of objectives, an integer of at least 1; got {size!r}"
+        )
     return NormaliserState(np.zeros(size), 0)
 
 
@@ -152,7 +154,9 @@ def normalise(
         return restore(_scales(xp, average, state.steps, beta, eps), _float64_like(matrix)), state
     steps = state.steps + 1
     average = beta * average + (1.0 - beta) * squares
-    return restore(_scales(xp, average, steps, beta, eps), _float64_like(matrix)), NormaliserState(average, steps)
+    return restore(_scales(xp, average, steps, beta, eps), _float64_like(matrix)), NormaliserState(
+        average, steps
+    )
 
 
 def _float64_like(array: Array) -> Array:

@@ -1,6 +1,6 @@
 """The canonical problem, what a solution is, and how far it can be trusted. No solver in here.
 
-    NNQP(G, q):   min over x ≥ 0 of  ½ xᵀGx + qᵀx        KKT: x ≥ 0,  s = Gx + q ≥ 0,  xᵀs = 0
+NNQP(G, q):   min over x ≥ 0 of  ½ xᵀGx + qᵀx        KKT: x ≥ 0,  s = Gx + q ≥ 0,  xᵀs = 0
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ class NNQP:
     def __init__(self, gramian: Any, linear: Any) -> None:
         if type(gramian) is np.ndarray and type(linear) is np.ndarray and linear.ndim == 1:
             size = len(linear)
-            if gramian.shape == (size, size) and gramian.dtype is _FLOAT64 and linear.dtype is _FLOAT64 and size:
+            if (
+                gramian.shape == (size, size)
+                and gramian.dtype is _FLOAT64
+                and linear.dtype is _FLOAT64
+                and size
+            ):
                 self.gramian, self.linear, self.batch_shape, self.size = gramian, linear, (), size
                 self.precision = FLOAT64_PRECISION
                 self.is_plain = gramian.flags.carray and linear.flags.carray
@@ -248,9 +253,16 @@ class Solution:
         raw = self._raw_x
         return np if isinstance(raw, np.ndarray) else namespace(raw)
 
+    @property
+    def codes(self) -> Array:
+        """The statuses as an array (...) whatever their number, NumPy's unless on a device."""
+        return self._flat_status.reshape(self.problem.batch_shape)
+
     @cached_property
     def x_float64(self) -> Array:
         """The minimisers as the solver left them: float64, NumPy's unless on a device."""
+        if isinstance(self._status, int) and self._status == Status.OPTIMAL:
+            return self._raw_x
         return self._shaped(self._solved_x, (self.problem.size,))
 
     @cached_property

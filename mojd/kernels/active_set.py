@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import append, delete, is_dependent, null_noise, solve
 from mojd.kernels.gradient import noise, slack
@@ -19,6 +21,7 @@ from mojd.kernels.status import INFEASIBLE, MAX_ITER, OPTIMAL
 # so what A·z keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
 RAY = 1e3
 
+# Integers that are passed on begin as np.int64: for a literal, numba would compile the callee anew.
 # Values of `state`: out of the passive set, in it, and out for as long as nothing else moves.
 OUT, PASSIVE, SET_ASIDE = 0, 2, 3
 
@@ -44,14 +47,15 @@ def minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w):
         for i in range(m):
             y[i] = -q[passive[i]]
         solve(U, inverse, m, y)
-        step, blocking = 1.0, -1
+        step, blocking = 1.0, np.int64(-1)
         for i in range(m):
             if y[i] <= 0.0:
                 ratio = x[i] / (x[i] - y[i]) if x[i] > 0.0 else 0.0
                 if blocking < 0 or ratio < step:
                     step, blocking = ratio, i
         if blocking < 0:
-            x[:m] = y[:m]
+            for i in range(m):
+                x[i] = y[i]
             return m
         for i in range(m):
             x[i] += step * (y[i] - x[i])
@@ -70,7 +74,7 @@ def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w):
     """
     entering = 0.0
     while True:
-        step, blocking = math.inf, -1
+        step, blocking = math.inf, np.int64(-1)
         for i in range(m):
             if z[i] < 0.0 and x[i] < -step * z[i]:
                 step, blocking = -x[i] / z[i], i
@@ -80,7 +84,8 @@ def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w):
         if entering == 0.0 and -slope <= 0.5 * step * uncertainty:
             return -2
         for i in range(m):
-            x[i] = max(x[i] + step * z[i], 0.0)
+            moved = x[i] + step * z[i]
+            x[i] = moved if moved > 0.0 else 0.0
         entering += step
         m = drop(blocking, passive, m, state, x, U, inverse, w)
         append(A, passive, m, j, U, inverse, w)
@@ -99,7 +104,7 @@ def is_ray(A, passive, m, j, z, slope, s):
     slack(A, s, passive, z, m + 1, s)
     size = noise(z, m + 1)
     for i in range(s.size):
-        size = max(size, abs(s[i]))
+        size = abs(s[i]) if abs(s[i]) > size else size
     return -slope > RAY * size
 
 
@@ -114,13 +119,13 @@ def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_
     Returns (status, m, iterations).
     """
     K = q.size
-    entered = -1
+    entered = np.int64(-1)
     for iteration in range(max_iter):
         m = minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w)
         slack(A, q, passive, x, m, s)
         threshold = -noise(x, m)
         while True:
-            j, slope = -1, threshold
+            j, slope = np.int64(-1), threshold
             for i in range(K):
                 if state[i] == OUT and s[i] < slope:
                     j, slope = i, s[i]
@@ -139,7 +144,7 @@ def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_
                 break
             if grown == -1 and not bounded and is_ray(A, passive, m, j, z, slope, w):
                 for i in range(m):
-                    x[i] = max(z[i], 0.0)
+                    x[i] = z[i] if z[i] > 0.0 else 0.0
                 passive[m] = j
                 x[m] = 1.0
                 return INFEASIBLE, m + 1, iteration + 1

@@ -7,6 +7,8 @@ answers wrongly: it either ends in a point that satisfies the KKT conditions or 
 
 from __future__ import annotations
 
+import numpy as np
+
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import backward, extend, forward
 from mojd.kernels.gradient import noise, slack
@@ -30,11 +32,12 @@ def keep_prefix(passive, m, state, K):
         if state[passive[i]] == 2:
             passive[count] = passive[i]
             count += 1
+    # Without branches: which indices are new is as good as random.
     for j in range(K):
-        if state[j] == 1:
-            passive[count] = j
-            state[j] = 2
-            count += 1
+        new = state[j] == 1
+        passive[count] = j
+        state[j] = 2 if new else state[j]
+        count += new
     return kept, count
 
 
@@ -51,7 +54,7 @@ def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse):
     K = q.size
     for j in range(K):
         state[j] = 1 if q[j] < 0.0 else 0
-    m, best, patience, iterations = 0, K + 1, PATIENCE, 0
+    m, best, patience, iterations = np.int64(0), K + 1, PATIENCE, 0
     while True:
         iterations += 1
         kept, count = keep_prefix(passive, m, state, K)
@@ -59,18 +62,17 @@ def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse):
         for i in range(kept, m):
             forwarded[i] = -q[passive[i]]
         forward(U, inverse, m, forwarded, kept)
-        y[:m] = forwarded[:m]
+        for i in range(m):
+            y[i] = forwarded[i]
         backward(U, inverse, m, y)
         slack(A, q, passive, y, m, s)
         threshold = -noise(y, m)
         infeasible = 0
         for i in range(m):
             s[passive[i]] = 0.0
-            if y[i] < threshold:
-                infeasible += 1
+            infeasible += y[i] < threshold
         for j in range(K):
-            if s[j] < threshold:
-                infeasible += 1
+            infeasible += s[j] < threshold
         if infeasible == 0:
             return True, m, iterations
         if infeasible < best:
@@ -80,8 +82,6 @@ def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse):
             if patience < 0:
                 return False, m, iterations
         for i in range(m):
-            if y[i] < threshold:
-                state[passive[i]] = 0
+            state[passive[i]] = 0 if y[i] < threshold else 2
         for j in range(K):
-            if s[j] < threshold:
-                state[j] = 1
+            state[j] = 1 if s[j] < threshold else state[j]

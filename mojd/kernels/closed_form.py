@@ -107,7 +107,7 @@ def solve_small(G, q, x, tolerance):
     if not is_sound(G, q, tolerance):
         return UNSETTLED
     if K == 1:
-        x[0] = max(-q[0] / G[0, 0], 0.0)
+        x[0] = -q[0] / G[0, 0] if q[0] < 0.0 else 0.0
         return OPTIMAL
     if K == 2:
         x[0], x[1], settled = solve_pair(G[0, 0], G[1, 1], G[0, 1], q[0], q[1])

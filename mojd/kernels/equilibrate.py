@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 
 from mojd.kernels.compiling import fast_inner, inner
-from mojd.kernels.status import ASYMMETRIC, NEGATIVE_DIAGONAL, NONFINITE, NOT_PSD, OPTIMAL
+from mojd.kernels.double_double import bits_of, float_of
+from mojd.kernels.status import (
+    ASYMMETRIC,
+    NEGATIVE_DIAGONAL,
+    NONFINITE,
+    NOT_PSD,
+    OPTIMAL,
+)
 
 
 @inner
 def power_of_two_scale(diagonal):
     """Return 2ᵏ such that 4ᵏ·diagonal lies in [½, 2)."""
-    exponent = math.frexp(diagonal)[1]
-    return math.ldexp(1.0, -(exponent >> 1))
+    field = bits_of(diagonal) >> 52
+    if field == 0:
+        # Subnormal: the exponent is in the leading zeros.
+        return math.ldexp(1.0, -(math.frexp(diagonal)[1] >> 1))
+    return float_of((1023 - ((field - 1022) >> 1)) << 52)
 
 
 @fast_inner
@@ -46,7 +56,8 @@ def equilibrate(G, A, scale, tolerance, tiny):
     for i in range(K):
         if G[i, i] == 0.0:
             for j in range(K):
-                if max(abs(G[i, j]), abs(G[j, i])) > math.sqrt(tiny * G[j, j]):
+                limit = math.sqrt(tiny * G[j, j])
+                if abs(G[i, j]) > limit or abs(G[j, i]) > limit:
                     return NOT_PSD
                 A[i, j] = 0.0
                 A[j, i] = 0.0

@@ -7,6 +7,8 @@ k rows and columns are the factor of passive[:k]. `inverse` holds 1/D.
 
 from __future__ import annotations
 
+import numpy as np
+
 from mojd.kernels.compiling import fast_inner, inner
 
 # Relative pivots below this are looked at closely before they are trusted.
@@ -62,7 +64,7 @@ def backward(U, inverse, m, v):
 @inner
 def solve(U, inverse, m, v):
     """Solve A_FF·y = v in place."""
-    forward(U, inverse, m, v, 0)
+    forward(U, inverse, m, v, np.int64(0))
     backward(U, inverse, m, v)
 
 
@@ -97,7 +99,7 @@ def append(A, passive, m, j, U, inverse, v):
     """
     for i in range(m):
         v[i] = A[j, passive[i]]
-    forward(U, inverse, m, v, 0)
+    forward(U, inverse, m, v, np.int64(0))
     pivot = A[j, j]
     for i in range(m):
         U[i, m] = v[i]

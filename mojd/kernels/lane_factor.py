@@ -6,11 +6,22 @@ diagonal it keeps the entries of A_FF itself, for residuals.
 
 from __future__ import annotations
 
-from mojd.kernels.compiling import inner
-from mojd.kernels.lanes import add, divide, fma, load, minimum, multiply, negated_fma, splat, store, subtract
+import numpy as np
 
-# Rows of a panel, an even number: 64 bytes · 32 · K stays in the second-level cache.
-PANEL = 32
+from mojd.kernels.compiling import inner
+from mojd.kernels.lanes import (
+    add,
+    divide,
+    fma,
+    load,
+    minimum,
+    multiply,
+    negated_fma,
+    splat,
+    store,
+    subtract,
+)
+from mojd.kernels.workspace import PANEL
 
 
 @inner
@@ -87,9 +98,9 @@ def factor(U, stride, m, diagonal, inverse, factors, weakest):
     m must be even: two rows are eliminated at a time.
     """
     least = splat(1.0)
-    panel = 0
+    panel = np.int64(0)
     while panel < m:
-        end = min(panel + PANEL, m)
+        end = panel + PANEL if panel + PANEL < m else m
         for k in range(panel, end, 2):
             eliminate_pair(U, stride, inverse, factors, k, panel, k, m)
             least = pivot_row(U, stride, k, diagonal, inverse, least)

@@ -13,7 +13,7 @@ from mojd.kernels.block_pivoting import PATIENCE
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import SUSPECT_PIVOT
 from mojd.kernels.gradient import NOISE
-from mojd.kernels.lane_factor import PANEL, factor, residual_lanes, solve_lanes
+from mojd.kernels.lane_factor import factor, residual_lanes, solve_lanes
 from mojd.kernels.lanes import WIDTH, fma, load, splat, store
 from mojd.kernels.scalar import REFINE_PIVOT, VIOLATION
 
@@ -94,7 +94,7 @@ def slack_own(A, K, base, passive, m, y, s):
 
 
 @inner
-def find_flips(q, x, s, y, size, m, state, flips, lowest):
+def find_flips(q, x, s, y, size, state, flips, lowest, threshold):
     """Flip the state of every infeasible index in every lane.
 
     flips[lane] counts them, lowest[lane] is the least slack outside of the passive set, or 0.
@@ -104,8 +104,9 @@ def find_flips(q, x, s, y, size, m, state, flips, lowest):
     for i in range(size):
         for lane in range(WIDTH):
             lowest[lane] += abs(y[i * WIDTH + lane])
-    threshold = lowest * -NOISE
-    lowest[:] = 0.0
+    for lane in range(WIDTH):
+        threshold[lane] = -NOISE * lowest[lane]
+        lowest[lane] = 0.0
     for at in range(0, q.size, WIDTH):
         for lane in range(WIDTH):
             slack = s[at + lane] + q[at + lane]
@@ -163,17 +164,16 @@ def settle(lane, flips, lowest, weakest, passive, m, state, best, patience):
 
 
 @inner
-def iterate(A, base, q, passive, m, state, best, patience, outcome, buffers):
+def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, buffers):
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
     `A` is flat; base[lane] says where the matrix of a lane begins, all at 0 if they share it.
-    `buffers` is work space, see :func:`lane_buffers`. Solutions lie in the second, y, in the order
+    `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions lie in the second, y, in the order
     of `passive`.
     """
-    U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, counts = buffers
+    U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, q, _ = buffers
     K = q.size // WIDTH
-    flips, rows = counts[0], counts[1]
-    size = 2
+    size = np.int64(2)
     for lane in range(WIDTH):
         size = m[lane] if m[lane] > size else size
     # The factorisation takes rows in pairs.
@@ -192,7 +192,7 @@ def iterate(A, base, q, passive, m, state, best, patience, outcome, buffers):
         slack_shared(A, K, x, s)
     else:
         slack_own(A, K, base, passive, m, y, s)
-    find_flips(q, x, s, y, size, m, state, flips, lowest)
+    find_flips(q, x, s, y, size, state, flips, lowest, wanted)
     rough = False
     for lane in range(WIDTH):
         wanted[lane] = 0.0
@@ -205,24 +205,3 @@ def iterate(A, base, q, passive, m, state, best, patience, outcome, buffers):
     if rough:
         gather_lower(A, base, passive, m, size, U, K)
         refine_lanes(U, size, size, inverse, diagonal, right, y, s, wanted)
-
-
-@inner
-def lane_buffers(K):
-    """Allocate what :func:`iterate` works in: arrays of lanes, and two rows of integers."""
-    width = WIDTH * (K + 2)
-    vectors = np.empty((9, width))
-    return (
-        np.empty(width * (K + 2)),
-        vectors[0],
-        vectors[1],
-        vectors[2],
-        vectors[3],
-        vectors[4],
-        vectors[5],
-        np.empty(2 * PANEL * WIDTH),
-        vectors[6, :WIDTH],
-        vectors[7, :WIDTH],
-        vectors[8, :WIDTH],
-        np.empty((2, WIDTH), np.int64),
-    )

@@ -11,24 +11,41 @@ from mojd.kernels.closed_form import solve_small
 from mojd.kernels.compiling import entry_point
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.queue import solve_own, solve_shared
-from mojd.kernels.scalar import solve_scaled, workspace
-from mojd.kernels.signatures import COUNT_TABLE, MATRICES, MATRIX, STATUS_TABLE, VECTOR
-from mojd.kernels.status import OPTIMAL, UNSETTLED
+from mojd.kernels.scalar import solve_scaled
+from mojd.kernels.signatures import (
+    COUNT_TABLE,
+    COUNTS,
+    MATRICES,
+    MATRIX,
+    STATUS_TABLE,
+    VECTOR,
+)
+from mojd.kernels.status import OPTIMAL
+from mojd.kernels.workspace import matrix
 
 
-@entry_point(types.int64(MATRIX, VECTOR, VECTOR, types.boolean, types.float64))
-def solve_one(G, q, x, closed_form, tolerance):
-    """Solve one NNQP(G, q) and write x; return status + 256·iterations (or why G is refused)."""
+@entry_point(
+    types.int64(
+        MATRIX, VECTOR, VECTOR, types.boolean, types.boolean, types.float64, types.float64, VECTOR, COUNTS
+    )
+)
+def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
+    """Solve one NNQP(G, q) and write x; return status + 256·iterations (or why G is refused).
+
+    `bounded` promises that the problem has a minimiser. The last two arrays are work space of the
+    sizes that :func:`mojd.kernels.workspace.scalar_sizes` gives.
+    """
     K = q.size
     if closed_form and K <= 3 and solve_small(G, q, x, tolerance) == OPTIMAL:
         return OPTIMAL
-    A, scale = np.empty((K, K)), np.empty(K)
-    code = equilibrate(G, A, scale, tolerance, 0.0)
+    A, at = matrix(floats, np.int64(0), K, K)
+    scale = floats[at : at + K]
+    code = equilibrate(G, A, scale, tolerance, tiny)
     if code != OPTIMAL:
         x[:] = math.nan
         return code
-    floats, integers = workspace(K)
-    status, iterations = solve_scaled(A, scale, q, x, floats, integers)
+    work, at = matrix(floats, at + K, K + 8, K)
+    status, iterations = solve_scaled(A, scale, q, x, work, integers[: 2 * K + 2].reshape(2, K + 1), bounded)
     return status + 256 * iterations
 
 
@@ -42,39 +59,25 @@ def solve_one(G, q, x, closed_form, tolerance):
         types.boolean,
         types.float64,
         types.float64,
+        VECTOR,
+        COUNTS,
     )
 )
-def solve_many(G, q, x, status, iterations, closed_form, tolerance, tiny):
-    """Solve NNQP(G[b], q[b, r]) for all b and r; write x, status (or refusal) and iterations."""
+def solve_many(G, q, x, status, iterations, closed_form, tolerance, tiny, floats, integers):
+    """Solve NNQP(G[b], q[b, r]) for all b and r; write x, statuses (or refusals) and iterations.
+
+    Problems that need the scalar solver get the status UNSETTLED: hand them to :func:`solve_one`.
+    The last two arrays are work space of the sizes that
+    :func:`mojd.kernels.workspace.lane_sizes` gives for shared = (R > 1).
+    """
     B, R, K = q.shape
-    A, scale = np.empty((K, K)), np.empty(K)
-    spare = workspace(K)
-    # Not a literal, for which numba would compile everything below once more.
-    bounded = K < 0
     if closed_form and K <= 3:
         for b in range(B):
-            code = UNSETTLED
             for r in range(R):
-                if solve_small(G[b], q[b, r], x[b, r], tolerance) == OPTIMAL:
-                    status[b, r], iterations[b, r] = OPTIMAL, 0
-                    continue
-                if code == UNSETTLED:
-                    code = equilibrate(G[b], A, scale, tolerance, tiny)
-                if code == OPTIMAL:
-                    status[b, r], iterations[b, r] = solve_scaled(
-                        A, scale, q[b, r], x[b, r], spare[0], spare[1]
-                    )
-                else:
-                    x[b, r, :] = math.nan
-                    status[b, r], iterations[b, r] = code, 0
+                status[b, r] = solve_small(G[b], q[b, r], x[b, r], tolerance)
+                iterations[b, r] = 0
     elif R == 1:
-        solve_own(G, q, x, status, iterations, bounded, tolerance, tiny, spare)
+        solve_own(G, q, x, status, iterations, tolerance, tiny, floats, integers)
     else:
         for b in range(B):
-            code = equilibrate(G[b], A, scale, tolerance, tiny)
-            if code == OPTIMAL:
-                solve_shared(A, scale, q[b], x[b], status[b], iterations[b], bounded, spare)
-            else:
-                x[b] = math.nan
-                status[b] = code
-                iterations[b] = 0
+            solve_shared(G[b], q[b], x[b], status[b], iterations[b], tolerance, tiny, floats, integers)

@@ -1,4 +1,4 @@
-"""Feed problems to the lanes, and what the lanes leave to the scalar solver."""
+"""Feed problems to the lanes: a lane that is done takes the next problem of the queue at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import numpy as np
 
 from mojd.kernels.compiling import inner
 from mojd.kernels.equilibrate import equilibrate
-from mojd.kernels.lane_pivoting import GIVEN_UP, IDLE, RUNNING, SOLVED, iterate, lane_buffers, start_lane
+from mojd.kernels.lane_pivoting import (
+    GIVEN_UP,
+    IDLE,
+    RUNNING,
+    SOLVED,
+    iterate,
+    start_lane,
+)
 from mojd.kernels.lanes import WIDTH
-from mojd.kernels.scalar import normalise_linear, solve_equilibrated, write_solution
+from mojd.kernels.scalar import normalise_linear
 from mojd.kernels.status import INFEASIBLE, NONFINITE, OPTIMAL, UNSETTLED
+from mojd.kernels.workspace import lane_arrays, lane_integers, matrix
 
 
 @inner
@@ -32,11 +40,13 @@ def answer_at_once(A, q, magnitude, scale, x):
 
 
 @inner
-def lane_state(K):
-    """Allocate the integers that describe the lanes."""
-    per_lane = np.zeros((7, WIDTH), np.int64)
-    per_lane[3, :] = IDLE
-    return np.zeros(WIDTH * (K + 2), np.int64), np.zeros(WIDTH * K, np.int64), per_lane
+def clear_lanes(passive, state, lanes):
+    """Make all lanes idle."""
+    passive[:] = 0
+    state[:] = 0
+    for lane in range(WIDTH):
+        for i in range(lanes.shape[0]):
+            lanes[i, lane] = IDLE if i == 3 else 0
 
 
 @inner
@@ -47,31 +57,35 @@ def load_lane(lane, linear, q):
 
 
 @inner
-def finish_lane(A, scale, magnitude, lane, q, passive, m, y, outcome, bounded, x, spare):
-    """Write the solution of a lane, by the scalar solver if the lane gave up; return (status, n)."""
-    if outcome == SOLVED:
-        for j in range(x.size):
-            x[j] = 0.0
-        for i in range(m):
-            j, value = passive[i * WIDTH + lane], y[i * WIDTH + lane]
-            x[j] = (value if value > 0.0 else 0.0) * scale[j] * magnitude
-        return OPTIMAL, 0
-    linear = spare[0][7]
+def write_lane(scale, magnitude, lane, passive, m, y, x):
+    """Write the solution of a lane in the caller's units."""
     for j in range(x.size):
-        linear[j] = q[j * WIDTH + lane]
-    status, count, iterations = solve_equilibrated(A, linear, spare[0], spare[1], bounded)
-    write_solution(spare[0][0], spare[1][0], count, status, scale, magnitude, x)
-    return status, iterations
+        x[j] = 0.0
+    for i in range(m):
+        j, value = passive[i * WIDTH + lane], y[i * WIDTH + lane]
+        x[j] = (value if value > 0.0 else 0.0) * scale[j] * magnitude
 
 
 @inner
-def solve_shared(A, scale, linear, x, status, iterations, bounded, spare):
-    """Solve NNQP(G, linear[r]) for all rows r; A and scale are those of :func:`equilibrate`."""
+def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, integers):
+    """Solve NNQP(G, linear[r]) for all rows r. What the lanes give up on is UNSETTLED."""
     R, K = linear.shape
-    passive, state, lanes = lane_state(K)
-    m, best, patience, outcome, task, count, base = lanes
-    q, magnitude, row = np.zeros(K * WIDTH), np.zeros(WIDTH), spare[0][7]
-    buffers, flat = lane_buffers(K), A.reshape(K * K)
+    A, at = matrix(floats, np.int64(0), K, K)
+    scale, row = floats[at : at + K], floats[at + K : at + 2 * K]
+    code = equilibrate(G, A, scale, tolerance, tiny)
+    if code != OPTIMAL:
+        for r in range(R):
+            x[r, :] = math.nan
+        status[:] = code
+        iterations[:] = 0
+        return
+    buffers = lane_arrays(floats, at + 2 * K, K)
+    passive, state, lanes = lane_integers(integers, K)
+    clear_lanes(passive, state, lanes)
+    m, best, patience, outcome, task = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
+    base, flips, rows = lanes[5], lanes[6], lanes[7]
+    y, q, magnitude, flat = buffers[1], buffers[11], buffers[12], A.reshape(K * K)
+    q[:] = 0.0
     following, running = 0, 0
     while True:
         for lane in range(WIDTH):
@@ -83,43 +97,38 @@ def solve_shared(A, scale, linear, x, status, iterations, bounded, spare):
                 if status[r] == UNSETTLED:
                     load_lane(lane, row, q)
                     start_lane(lane, q, passive, m, state, best, patience)
-                    outcome[lane], task[lane], count[lane] = RUNNING, r, 0
+                    outcome[lane], task[lane] = RUNNING, r
                     running += 1
         if running == 0:
             return
-        iterate(flat, base, q, passive, m, state, best, patience, outcome, buffers)
+        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers)
         for lane in range(WIDTH):
-            count[lane] += 1
+            r = task[lane]
+            if outcome[lane] != IDLE:
+                iterations[r] += 1
+            if outcome[lane] == SOLVED:
+                write_lane(scale, magnitude[lane], lane, passive, m[lane], y, x[r])
+                status[r] = OPTIMAL
             if outcome[lane] == SOLVED or outcome[lane] == GIVEN_UP:
-                r = task[lane]
-                status[r], more = finish_lane(
-                    A,
-                    scale,
-                    magnitude[lane],
-                    lane,
-                    q,
-                    passive,
-                    m[lane],
-                    buffers[1],
-                    outcome[lane],
-                    bounded,
-                    x[r],
-                    spare,
-                )
-                iterations[r] = count[lane] + more
                 outcome[lane], m[lane] = IDLE, 0
                 running -= 1
 
 
 @inner
-def solve_own(G, linear, x, status, iterations, bounded, tolerance, tiny, spare):
-    """Solve NNQP(G[b], linear[b, 0]) for all b, one right-hand side each."""
+def solve_own(G, linear, x, status, iterations, tolerance, tiny, floats, integers):
+    """Solve NNQP(G[b], linear[b, 0]) for all b. What the lanes give up on is UNSETTLED."""
     B, _, K = linear.shape
-    passive, state, lanes = lane_state(K)
-    m, best, patience, outcome, task, count, base = lanes
-    q, magnitude, row = np.zeros(K * WIDTH), np.zeros(WIDTH), spare[0][7]
-    matrices, scale = np.zeros((WIDTH, K, K)), np.ones((WIDTH, K))
-    buffers, flat = lane_buffers(K), matrices.reshape(WIDTH * K * K)
+    flat = floats[: WIDTH * K * K]
+    matrices = flat.reshape(WIDTH, K, K)
+    scale, at = matrix(floats, WIDTH * K * K, WIDTH, K)
+    row = floats[at : at + K]
+    buffers = lane_arrays(floats, at + K, K)
+    passive, state, lanes = lane_integers(integers, K)
+    clear_lanes(passive, state, lanes)
+    m, best, patience, outcome, task = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
+    base, flips, rows = lanes[5], lanes[6], lanes[7]
+    y, q, magnitude = buffers[1], buffers[11], buffers[12]
+    q[:] = 0.0
     for lane in range(WIDTH):
         base[lane] = lane * K * K
     following, running = 0, 0
@@ -138,29 +147,18 @@ def solve_own(G, linear, x, status, iterations, bounded, tolerance, tiny, spare)
                 if code == UNSETTLED:
                     load_lane(lane, row, q)
                     start_lane(lane, q, passive, m, state, best, patience)
-                    outcome[lane], task[lane], count[lane] = RUNNING, b, 0
+                    outcome[lane], task[lane] = RUNNING, b
                     running += 1
         if running == 0:
             return
-        iterate(flat, base, q, passive, m, state, best, patience, outcome, buffers)
+        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers)
         for lane in range(WIDTH):
-            count[lane] += 1
+            b = task[lane]
+            if outcome[lane] != IDLE:
+                iterations[b, 0] += 1
+            if outcome[lane] == SOLVED:
+                write_lane(scale[lane], magnitude[lane], lane, passive, m[lane], y, x[b, 0])
+                status[b, 0] = OPTIMAL
             if outcome[lane] == SOLVED or outcome[lane] == GIVEN_UP:
-                b = task[lane]
-                status[b, 0], more = finish_lane(
-                    matrices[lane],
-                    scale[lane],
-                    magnitude[lane],
-                    lane,
-                    q,
-                    passive,
-                    m[lane],
-                    buffers[1],
-                    outcome[lane],
-                    bounded,
-                    x[b, 0],
-                    spare,
-                )
-                iterations[b, 0] = count[lane] + more
                 outcome[lane], m[lane] = IDLE, 0
                 running -= 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from mojd.kernels.active_set import active_set
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
@@ -22,12 +20,6 @@ VIOLATION = 1e-14
 
 
 @inner
-def workspace(K):
-    """Return the float and integer work space of one solve, each one allocation."""
-    return np.empty((K + 8, K)), np.empty((2, K), np.int64)
-
-
-@inner
 def refine(A, q, passive, m, x, U, inverse, r):
     """Two steps of iterative refinement with residuals in double-double; then clip at 0."""
     for _ in range(2):
@@ -37,7 +29,7 @@ def refine(A, q, passive, m, x, U, inverse, r):
         for i in range(m):
             x[i] += r[i]
     for i in range(m):
-        x[i] = max(x[i], 0.0)
+        x[i] = x[i] if x[i] > 0.0 else 0.0
 
 
 @inner
@@ -46,7 +38,10 @@ def worst_slack(A, q, passive, m, x, s):
     slack(A, q, passive, x, m, s)
     for i in range(m):
         s[passive[i]] = 0.0
-    return s.min()
+    worst = 0.0
+    for j in range(s.size):
+        worst = s[j] if s[j] < worst else worst
+    return worst
 
 
 @inner
@@ -62,7 +57,7 @@ def is_well_conditioned(A, passive, m, U):
 def solve_equilibrated(A, q, floats, integers, bounded):
     """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0} and max|q| about 1.
 
-    `floats` and `integers` come from :func:`workspace` and are modified in place. Returns
+    `floats` (K + 8, K) and `integers` (2, K + 1) are work space, modified in place. Returns
     (status, m, iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
     """
     K = q.size
@@ -77,7 +72,7 @@ def solve_equilibrated(A, q, floats, integers, bounded):
     if solved:
         if is_well_conditioned(A, passive, m, U):
             for i in range(m):
-                x[i] = max(x[i], 0.0)
+                x[i] = x[i] if x[i] > 0.0 else 0.0
             return OPTIMAL, m, iterations
     else:
         for i in range(m - 1, -1, -1):
@@ -107,14 +102,17 @@ def normalise_linear(q, scale, out):
     for j in range(q.size):
         out[j] = q[j] * scale[j]
         check += out[j] * 0.0
-        largest = max(largest, abs(out[j]))
+        largest = abs(out[j]) if abs(out[j]) > largest else largest
     if not math.isfinite(check):
         return math.nan
     if largest == 0.0:
         return 0.0
+    # Clamped, so that 2⁻ᵏ exists even for subnormal numbers.
     exponent = math.frexp(largest)[1]
+    exponent = exponent if exponent > -1000 else -1000
+    factor = math.ldexp(1.0, -exponent)
     for j in range(q.size):
-        out[j] = math.ldexp(out[j], -exponent)
+        out[j] *= factor
     return math.ldexp(1.0, exponent)
 
 
@@ -128,7 +126,7 @@ def write_solution(solution, passive, m, status, scale, magnitude, x):
 
 
 @inner
-def solve_scaled(A, scale, q, x, floats, integers):
+def solve_scaled(A, scale, q, x, floats, integers, bounded):
     """Solve NNQP(G, q) for the A = D·G·D and D of :func:`equilibrate`; write x; return (status, n)."""
     magnitude = normalise_linear(q, scale, floats[7])
     if not magnitude >= 0.0:
@@ -137,6 +135,6 @@ def solve_scaled(A, scale, q, x, floats, integers):
     x[:] = 0.0
     if magnitude == 0.0:
         return OPTIMAL, 0
-    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, q.size < 0)
+    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, bounded)
     write_solution(floats[0], integers[0], m, status, scale, magnitude, x)
     return status, iterations

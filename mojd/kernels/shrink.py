@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from mojd.kernels.active_set import OUT, SET_ASIDE, exchange
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import append, is_dependent, solve
@@ -24,11 +22,14 @@ NEARLY_ACTIVE = 1e-6
 
 
 @inner
-def cheapest(A, passive, m, state, s, U, inverse, y, price):
-    """Return the index whose null direction lowers Σx fastest, or −1 (overwrites y and price)."""
+def cheapest(A, passive, m, state, s, U, inverse, y, price, ones):
+    """Return the index whose null direction lowers Σx fastest, or −1.
+
+    The last three arrays are work space.
+    """
     y[:m] = -1.0
     solve(U, inverse, m, y)
-    ones = np.ones(price.size)
+    ones[:] = 1.0
     slack(A, ones, passive, y, m, price)
     chosen, lowest = -1, -GAIN
     for j in range(price.size):
@@ -44,7 +45,7 @@ def shrink(A, s, x, y, z, w, passive, m, state, U, inverse):
     `s` is the slack of x[:m] on passive[:m]; all arrays but `A` and `s` are modified in place.
     """
     for _ in range(s.size):
-        j = cheapest(A, passive, m, state, s, U, inverse, y, w)
+        j = cheapest(A, passive, m, state, s, U, inverse, y, w, z)
         if j < 0:
             break
         append(A, passive, m, j, U, inverse, w)

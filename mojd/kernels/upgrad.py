@@ -1,49 +1,13 @@
-"""UPGrad in one pass: the weighted sum of the K projections, none of which is stored.
-
-For row r the problem is solved for q = G·e_r, that is with preference 1, and scaled afterwards:
-projection on a cone is positively homogeneous, and so the linear term is exact.
-"""
+"""UPGrad: closed forms for K = 2 and 3, and the sum of the projections for any K."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 from numba import types
 
 from mojd.kernels.closed_form import is_in_range, is_pair_sound, solve_pair
 from mojd.kernels.compiling import entry_point, inner
-from mojd.kernels.equilibrate import equilibrate
-from mojd.kernels.queue import solve_shared
-from mojd.kernels.scalar import workspace
-from mojd.kernels.signatures import MATRICES, MATRIX, STATUSES
-from mojd.kernels.status import OPTIMAL, UNSETTLED
-
-
-@inner
-def upgrad_general(G, u, w, tolerance, tiny):
-    """Write the UPGrad weights of one Gramian (K, K) for preferences u (K,); return the status."""
-    K = u.size
-    A, scale = np.empty((K, K)), np.empty(K)
-    status = equilibrate(G, A, scale, tolerance, tiny)
-    if status != OPTIMAL:
-        w[:] = math.nan
-        return status
-    # Row r of A, times 1/scale[r], is what equilibration makes of the linear term G·e_r.
-    ones = np.ones(K)
-    x, statuses, iterations = np.empty((K, K)), np.empty(K, np.int8), np.empty(K, np.int32)
-    solve_shared(A, ones, A, x, statuses, iterations, K > 0, workspace(K))
-    w[:] = 0.0
-    for r in range(K):
-        preference = u[r] / scale[r]
-        w[r] += preference
-        for j in range(K):
-            w[j] += preference * x[r, j]
-        if statuses[r] != OPTIMAL:
-            status = statuses[r]
-    for j in range(K):
-        w[j] *= scale[j]
-    return status
+from mojd.kernels.signatures import MATRICES, MATRIX, STATUS_TABLE, STATUSES
+from mojd.kernels.status import UNSETTLED
 
 
 @inner
@@ -90,16 +54,36 @@ def upgrad_triples(G, u, w, status, tolerance):
         status[i] = 0 if sound & settled0 & settled1 & settled2 else UNSETTLED
 
 
-@entry_point(types.void(MATRICES, MATRIX, MATRIX, STATUSES, types.float64, types.float64))
-def upgrad_many(G, u, w, status, tolerance, tiny):
-    """Write the UPGrad weights of G[b] for u[b] (or u[0], if it has one row), and the statuses."""
-    K = G.shape[1]
-    if K == 2:
+@entry_point(types.void(MATRICES, MATRIX, MATRIX, STATUSES, types.float64))
+def upgrad_small(G, u, w, status, tolerance):
+    """Write the UPGrad weights of G[b] for u[b] (or u[0], if it has one row), for K = 2 and 3.
+
+    Problems that formulas can't settle get the status UNSETTLED.
+    """
+    if G.shape[1] == 2:
         upgrad_pairs(G, u, w, status, tolerance)
-    elif K == 3:
-        upgrad_triples(G, u, w, status, tolerance)
     else:
-        status[:] = UNSETTLED
-    for b in range(G.shape[0]):
-        if status[b] == UNSETTLED:
-            status[b] = upgrad_general(G[b], u[b if u.shape[0] > 1 else 0], w[b], tolerance, tiny)
+        upgrad_triples(G, u, w, status, tolerance)
+
+
+@entry_point(types.int64(MATRICES, STATUS_TABLE, MATRIX, MATRIX, STATUSES))
+def sum_projections(x, statuses, u, w, status):
+    """Write w[b] = Σ_r u_r·(e_r + x[b, r]): the K projections of a Gramian, weighted and summed.
+
+    status[b] becomes the worst of statuses[b]; returns the worst of all. The problems are solved for
+    preferences of 1 and scaled here: projection on a cone is positively homogeneous, and so their
+    linear terms are the rows of G themselves, exact.
+    """
+    shared, worst = u.shape[0] == 1, 0
+    for b in range(x.shape[0]):
+        k, code = 0 if shared else b, 0
+        for j in range(w.shape[1]):
+            w[b, j] = u[k, j]
+        for r in range(x.shape[1]):
+            preference = u[k, r]
+            code = statuses[b, r] if statuses[b, r] > code else code
+            for j in range(w.shape[1]):
+                w[b, j] += preference * x[b, r, j]
+        status[b] = code
+        worst = code if code > worst else worst
+    return worst

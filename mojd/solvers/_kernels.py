@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
+
+# Work space up to this K stays allocated between calls: some 300 kB per thread and K at most.
+_KEPT_SIZE = 64
+
 
 class Kernels(NamedTuple):
-    """The compiled entry points."""
+    """The compiled entry points, and the sizes of the work space they ask for."""
 
     solve_one: Callable[..., int]
     solve_many: Callable[..., None]
-    upgrad_many: Callable[..., None]
-    pcd_many: Callable[..., None]
+    upgrad_small: Callable[..., None]
+    sum_projections: Callable[..., int]
+    pcd_small: Callable[..., None]
+    scalar_sizes: Callable[[int], tuple[int, int]]
+    lane_sizes: Callable[[int, bool], tuple[int, int]]
 
 
 @functools.cache
@@ -25,14 +34,63 @@ def kernels() -> Kernels:
 
     if not drop_stale_cache() and sys.stderr.isatty():
         print("mojd: compiling its kernels, once after each installation (some 10 s)...", file=sys.stderr)
-    from mojd.kernels import nnqp, pcd, upgrad
+    from mojd.kernels import nnqp, pcd, upgrad, workspace
 
     return Kernels(
         nnqp.solve_one,
         nnqp.solve_many,
-        upgrad.upgrad_many,
-        pcd.pcd_many,
+        upgrad.upgrad_small,
+        upgrad.sum_projections,
+        pcd.pcd_small,
+        workspace.scalar_sizes,
+        workspace.lane_sizes,
     )
+
+
+class _Kept(threading.local):
+    """The work space of each thread: kernels drop the GIL, so no two threads may share one."""
+
+    def __init__(self) -> None:
+        self.scalar: dict[int, tuple[Callable[..., int], Any, Any]] = {}
+        self.lanes: dict[tuple[int, bool], tuple[Any, Any]] = {}
+        self.projections: dict[int, tuple[Any, Any, Any]] = {}
+
+
+_kept = _Kept()
+
+
+def _allocate(sizes: tuple[int, int]) -> tuple[Any, Any]:
+    return np.empty(sizes[0]), np.empty(sizes[1], dtype=np.int64)
+
+
+def scalar_solver(K: int) -> tuple[Callable[..., int], Any, Any]:
+    """Return the compiled solve_one, and this thread's work space for it."""
+    solver = _kept.scalar.get(K)
+    if solver is None:
+        solver = (kernels().solve_one, *_allocate(kernels().scalar_sizes(K)))
+        if K <= _KEPT_SIZE:
+            _kept.scalar[K] = solver
+    return solver
+
+
+def lane_workspace(K: int, shared: bool) -> tuple[Any, Any]:
+    """Return this thread's work space for the lanes."""
+    space = _kept.lanes.get((K, shared))
+    if space is None:
+        space = _allocate(kernels().lane_sizes(K, shared))
+        if K <= _KEPT_SIZE:
+            _kept.lanes[K, shared] = space
+    return space
+
+
+def projection_workspace(K: int) -> tuple[Any, Any, Any]:
+    """Return x (1, K, K), status and iterations (1, K) for the projections of one Gramian."""
+    space = _kept.projections.get(K)
+    if space is None:
+        space = np.empty((1, K, K)), np.empty((1, K), dtype=np.int8), np.empty((1, K), dtype=np.int32)
+        if K <= _KEPT_SIZE:
+            _kept.projections[K] = space
+    return space
 
 
 def _spans(count: int, parts: int) -> Iterator[slice]:

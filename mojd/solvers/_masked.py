@@ -27,7 +27,7 @@ from mojd.certificates import Equilibrated, accurate_slack
 # compares them.
 NOISE = 16 * 2.0**-53
 SUSPECT_PIVOT = 1e-6
-# How many indices join at a time: they share the passes over the root, which is what costs.
+# How many indices join at a time, a power of two: they share passes over the root, which cost most.
 WIDTH = 16
 # How large the drift may grow: the root is then off by some 1e-10.
 DRIFT = 1e6
@@ -216,17 +216,16 @@ def append_block(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
     units = xp.astype(chosen, root.dtype)
     vectors = _conjugate(batch, [root], units)
     squares = xp.sum(keep(xp, chosen, diagonal(batch)[:, None, :]), axis=-1)
-    columns: list[Array] = []
+    places = xp.arange(chosen.shape[1], device=device(chosen))
+    block = xp.zeros_like(xp.matrix_transpose(vectors))
     for i in range(chosen.shape[1]):
-        v = vectors[:, i : i + 1, :]
-        block = [xp.stack(columns, axis=-1)] if columns else []
-        v = _conjugate(batch, [root, *block], _conjugate(batch, block, v) if block else v)
-        found = _judge(batch, v, squares[:, i])
+        v = _conjugate(batch, [block], vectors[:, i, :][:, None, :])
+        found = _judge(batch, _conjugate(batch, [root, block], v), squares[:, i])
         joins = ~found.dependent
         passive = passive | (chosen[:, i, :] & joins[:, None])
-        columns.append(_column(xp, found, joins))
+        block = xp.where(places == i, _column(xp, found, joins)[:, :, None], block)
     # The columns of the root that these go to are still zero, so that the sum only writes.
-    return Inverse(passive, root + xp.stack(columns, axis=-1) @ units, drift)
+    return Inverse(passive, root + block @ units, drift)
 
 
 def delete(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
@@ -275,7 +274,11 @@ def move_to(batch: Batch, inverse: Inverse, target: Array, leaving: int, joining
         inverse = polish(batch, inverse)
     due = target & ~inverse.passive
     rank = xp.cumulative_sum(xp.astype(due, xp.int32), axis=-1)
-    for start in range(1, joining + 1, WIDTH):
-        places = [due & (rank == i) for i in range(start, min(start + WIDTH, joining + 1))]
-        inverse = append_block(batch, inverse, xp.stack(places, axis=1))
+    done = 0
+    while done < joining:
+        # Powers of two, because some libraries compile anew for every shape.
+        width = min(WIDTH, 1 << ((joining - done).bit_length() - 1))
+        places = xp.arange(done + 1, done + width + 1, device=device(due))
+        inverse = append_block(batch, inverse, due[:, None, :] & (rank[:, None, :] == places[:, None]))
+        done += width
     return inverse

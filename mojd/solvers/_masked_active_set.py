@@ -181,7 +181,7 @@ def _step(batch: Batch, state: State) -> State:
         inverse=delete(batch, append(batch, inverse, found, joining), leaving),
         x=xp.where(ray[:, None], along, x),
         status=xp.where(ray, xp.full_like(status, INFEASIBLE), status),
-        iterations=state.iterations + xp.astype(xp.any(chosen, axis=-1), state.iterations.dtype),
+        iterations=state.iterations + xp.astype(xp.any(chosen, axis=-1), xp.int32),
         aside=(state.aside & ~joins[:, None]) | set_aside,
         last=xp.where(joins, xp.argmax(xp.astype(entering, xp.int32), axis=-1), state.last),
         entering=entering & moves[:, None],

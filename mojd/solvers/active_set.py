@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mojd._arrays import FloatArray, Precision, writable_view
-from mojd.solvers._kernels import in_threads, kernels
+from mojd.kernels.status import UNSETTLED
+from mojd.solvers._kernels import in_threads, kernels, lane_workspace, scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, register
 
 
 def solve_compiled(
-    gramian: FloatArray, linear: FloatArray, threads: int, precision: Precision, closed_form: bool
+    gramian: FloatArray,
+    linear: FloatArray,
+    threads: int,
+    precision: Precision,
+    *,
+    closed_form: bool = False,
+    bounded: bool = False,
 ) -> RawSolution:
-    """Solve G (B, K, K) with q (B, R, K) in the compiled kernel, over the longer axis in threads."""
+    """Solve G (B, K, K) with q (B, R, K) in compiled code, the longer axis shared by threads.
+
+    `closed_form` allows formulas for K ≤ 3; `bounded` promises that there are minimisers.
+    """
     gramian, linear = writable_view(gramian), writable_view(linear)
     count, rows, _ = linear.shape
     x = np.empty(linear.shape)
     status = np.empty((count, rows), dtype=np.int8)
     iterations = np.empty((count, rows), dtype=np.int32)
-    solve_many = kernels().solve_many
 
     def over_gramians(part: slice) -> None:
-        solve_many(gramian[part], linear[part], x[part], status[part], iterations[part], closed_form, *precision)
+        pieces = (gramian[part], linear[part], x[part], status[part], iterations[part])
+        _solve_part(*pieces, precision, closed_form, bounded)
 
     def over_rows(part: slice) -> None:
         pieces = [np.ascontiguousarray(array[:, part]) for array in (linear, x, status, iterations)]
-        solve_many(gramian, *pieces, closed_form, *precision)
+        _solve_part(gramian, *pieces, precision, closed_form, bounded)
         x[:, part], status[:, part], iterations[:, part] = pieces[1:]
 
     if count >= threads or count > rows:
@@ -35,9 +47,35 @@ def solve_compiled(
     return RawSolution(x, status, iterations)
 
 
+def _solve_part(
+    gramian: FloatArray,
+    linear: FloatArray,
+    x: FloatArray,
+    status: Any,
+    iterations: Any,
+    precision: Precision,
+    closed_form: bool,
+    bounded: bool,
+) -> None:
+    """Solve in SIMD lanes, and one by one what these leave unsettled; writes the last arrays."""
+    _, rows, K = linear.shape
+    compiled = kernels()
+    compiled.solve_many(
+        gramian, linear, x, status, iterations, closed_form, *precision, *lane_workspace(K, rows > 1)
+    )
+    unsettled = np.argwhere(status == UNSETTLED)
+    if not len(unsettled):
+        return
+    solve_one, floats, integers = scalar_solver(K)
+    for b, r in unsettled.tolist():
+        code = solve_one(gramian[b], linear[b, r], x[b, r], False, bounded, *precision, floats, integers)
+        status[b, r] = code & 255
+        iterations[b, r] += code >> 8
+
+
 def solve(gramian: FloatArray, linear: FloatArray, threads: int, precision: Precision) -> RawSolution:
     """Solve with pivoting at any K."""
-    return solve_compiled(gramian, linear, threads, precision, closed_form=False)
+    return solve_compiled(gramian, linear, threads, precision)
 
 
 register(

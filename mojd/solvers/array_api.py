@@ -14,7 +14,6 @@ runs on those alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,37 +38,13 @@ from mojd.solvers._masked import (
     refine,
 )
 from mojd.solvers._masked_active_set import active_set
+from mojd.solvers._masked_scaling import scale_problems
 from mojd.solvers._registry import RawSolution, Solver, register
 
 # The constant of mojd.kernels.block_pivoting: how many iterations may fail to make progress.
 PATIENCE = 3
 # How many bytes one array of K x K matrices may take. A handful of them are in use at a time.
 CHUNK = 2**28
-_HALVINGS = tuple(2**i for i in range(8, -1, -1))
-
-
-class Scaled(NamedTuple):
-    """Problems in units of their own.
-
-    Attributes
-    ----------
-    batch : Batch
-        The scaled problems.
-    scale : float64 array, shape (B, K)
-        The powers of two that bring the diagonals of the Gramians into [½, 2).
-    shrinkage : float64 array, shape (B, R)
-        The powers of two that bring the linear terms into [½, 1).
-    finite : bool array, shape (B, R)
-        Where there is neither NaN nor infinity. Elsewhere, the scaled problem is zero.
-    sound : bool array, shape (B, 1)
-        Where the Gramian can be one. Elsewhere, the scaled problem is zero.
-    """
-
-    batch: Batch
-    scale: Array
-    shrinkage: Array
-    finite: Array
-    sound: Array
 
 
 class Pivoted(NamedTuple):
@@ -93,63 +68,6 @@ class Pivoted(NamedTuple):
     iterations: Array
 
 
-def power_of_two(xp: Any, values: Array, base: int) -> Array:
-    """Return 2ᵏ with values · baseᵏ in [½, base/2), for base 2 or 4, and 1 where a value is not positive.
-
-    By comparisons and exact products alone: the log2 and exp2 of accelerators round.
-
-    Examples
-    --------
-    >>> power_of_two(np, np.array([0.5, 0.9, 24.0, 0.0]), 4).tolist()
-    [1.0, 1.0, 0.25, 1.0]
-    """
-    left = xp.where(values > 0, values, xp.full_like(values, 0.5))
-    power, one = xp.ones_like(left), xp.ones_like(left)
-    exponents = (256, *_HALVINGS) if base == 4 else (512, *_HALVINGS)
-    for exponent in exponents:
-        large, small = left >= 0.5 * float(base) ** exponent, left < 0.5 * float(base) ** (1 - exponent)
-        up, down = float(base) ** exponent * one, float(base) ** -exponent * one
-        left = left * xp.where(large, down, xp.where(small, up, one))
-        power = power * xp.where(large, 2.0**-exponent * one, xp.where(small, 2.0**exponent * one, one))
-    return power
-
-
-def equilibrate(xp: Any, gramian: Array, precision: Precision) -> tuple[Array, Array, Array]:
-    """Return D·G·D, the diagonal of D and whether each finite G (B, K, K) can be a Gramian.
-
-    The rules are those of :func:`mojd.kernels.equilibrate.equilibrate`.
-    """
-    diagonal = xp.linalg.diagonal(gramian)
-    scale = power_of_two(xp, diagonal, 4)
-    scaled = gramian * scale[:, :, None] * scale[:, None, :]
-    present = (diagonal > 0)[:, :, None] & (diagonal > 0)[:, None, :]
-    transposed = xp.matrix_transpose(scaled)
-    mean = keep(xp, present, 0.5 * (scaled + transposed))
-    size = xp.linalg.diagonal(mean)
-    bound = size[:, :, None] * size[:, None, :]
-    difference = keep(xp, present, scaled - transposed)
-    asymmetric = difference * difference > precision.tolerance**2 * bound
-    excessive = mean * mean > (1 + precision.tolerance) ** 2 * bound
-    # Beside a zero on the diagonal, only what has underflowed may be other than zero.
-    norms = xp.sqrt(keep(xp, diagonal > 0, diagonal))
-    beside = math.sqrt(precision.tiny) * (norms[:, :, None] + norms[:, None, :])
-    excessive = excessive | (~present & (xp.abs(gramian) > beside))
-    sound = ~xp.any(asymmetric | excessive | (diagonal < 0)[:, :, None], axis=(1, 2))
-    return keep(xp, sound[:, None, None], mean), scale, sound
-
-
-def scale_problems(xp: Any, gramian: Array, linear: Array, precision: Precision) -> Scaled:
-    """Scale G (B, K, K) and q (B, R, K), and put zeros for what can't be solved."""
-    usable = xp.all(xp.isfinite(gramian), axis=(1, 2))
-    matrix, scale, sound = equilibrate(xp, keep(xp, usable[:, None, None], gramian), precision)
-    scaled = linear * scale[:, None, :]
-    finite = usable[:, None] & xp.all(xp.isfinite(scaled), axis=-1)
-    scaled = keep(xp, (finite & sound[:, None])[..., None], scaled)
-    shrinkage = power_of_two(xp, xp.max(xp.abs(scaled), axis=-1), 2)
-    flat = xp.reshape(scaled * shrinkage[..., None], (-1, scaled.shape[-1]))
-    return Scaled(Batch(xp, matrix, flat), scale, shrinkage, finite, sound[:, None])
-
-
 def block_pivoting(batch: Batch, skipped: Array) -> Pivoted:
     """Exchange all infeasible indices at once, while that lowers their number.
 
@@ -161,7 +79,7 @@ def block_pivoting(batch: Batch, skipped: Array) -> Pivoted:
     target = (linear < 0) & running[:, None]
     best = xp.full_like(count_true(xp, target), linear.shape[-1] + 1)
     patience = xp.full_like(best, PATIENCE)
-    iterations = xp.zeros_like(best)
+    iterations = xp.zeros_like(best, dtype=xp.int32)
     solved = xp.zeros_like(running)
     y = xp.zeros_like(linear)
     begun = False
@@ -176,7 +94,7 @@ def block_pivoting(batch: Batch, skipped: Array) -> Pivoted:
         slack = product(batch, y) + linear
         infeasible = xp.where(inverse.passive, y, slack) < -noise(xp, y)[:, None]
         count = count_true(xp, infeasible)
-        iterations = iterations + xp.astype(running, iterations.dtype)
+        iterations = iterations + xp.astype(running, xp.int32)
         solved = solved | (running & (count == 0))
         patience = xp.where(count < best, xp.full_like(best, PATIENCE), patience - 1)
         best = xp.where(count < best, count, best)
@@ -255,18 +173,14 @@ def solve_chunk(xp: Any, gramian: Array, linear: Array, precision: Precision) ->
     x = xp.where((status == INFEASIBLE)[..., None], x, x / scaled.shrinkage[..., None])
     status = xp.where(scaled.sound, status, xp.full_like(status, MAX_ITER))
     status = xp.where(scaled.finite, status, xp.full_like(status, NONFINITE))
-    solvable = (scaled.finite & scaled.sound)[..., None]
-    x = xp.where(solvable, x, xp.full_like(x, math.nan))
-    return RawSolution(x, status, xp.reshape(flat_iterations, linear.shape[:2]))
+    solvable = scaled.finite & scaled.sound
+    x = xp.where(solvable[..., None], x, xp.full_like(x, math.nan))
+    return RawSolution(x, status, keep(xp, solvable, xp.reshape(flat_iterations, linear.shape[:2])))
 
 
-def _chunks(count: int, rows: int, size: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Cut (count, rows) problems of size K into pieces of Gramians, each with pieces of its rows."""
-    room = max(1, CHUNK // (8 * size * size))
-    gramians = max(1, room // rows)
-    cuts = [slice(start, start + room) for start in range(0, rows, room)]
-    for start in range(0, count, gramians):
-        yield slice(start, start + gramians), cuts
+def _cuts(length: int, size: int) -> list[slice]:
+    """Cut range(length) into slices of at most `size`."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> RawSolution:
@@ -283,17 +197,19 @@ def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> 
     xp = namespace(gramian)
     if gramian.dtype != xp.float64:
         raise InvalidTypeError(
-            f"solver 'array_api' computes in float64, but {type(gramian).__name__} made the gramian of shape "
-            f"{tuple(gramian.shape)} {dtype_name(gramian)}; with JAX, call jax.config.update('jax_enable_x64', True)"
+            f"solver 'array_api' computes in float64, but the gramian of shape {tuple(gramian.shape)} is "
+            f"{dtype_name(gramian)}; with JAX, call jax.config.update('jax_enable_x64', True) first"
         )
     count, rows, size = linear.shape
     if count * rows == 0:
         status = xp.zeros_like(linear[..., 0], dtype=xp.int8)
         return RawSolution(xp.zeros_like(linear), status, xp.zeros_like(status, dtype=xp.int32))
+    room = max(1, CHUNK // (8 * size * size))
     parts = []
     with np.errstate(all="ignore"):
-        for owners, cuts in _chunks(count, rows, size):
-            pieces = [solve_chunk(xp, gramian[owners, :, :], linear[owners, cut, :], precision) for cut in cuts]
+        for owners in _cuts(count, max(1, room // rows)):
+            matrices, vectors = gramian[owners, :, :], linear[owners, :, :]
+            pieces = [solve_chunk(xp, matrices, vectors[:, cut, :], precision) for cut in _cuts(rows, room)]
             parts.append([xp.concat(arrays, axis=1) for arrays in zip(*pieces, strict=True)])
     return RawSolution(*(xp.concat(arrays, axis=0) for arrays in zip(*parts, strict=True)))
 

@@ -11,7 +11,7 @@ from mojd._arrays import FLOAT64_PRECISION, Precision, is_on_device, to_float64
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE
 from mojd.qp import NNQP, FlatProblem, Solution
-from mojd.solvers._kernels import kernels
+from mojd.solvers._kernels import scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, get_solver, registered_solvers
 
 FLOAT64_TOLERANCE = FLOAT64_PRECISION.tolerance
@@ -80,8 +80,9 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
         raise _not_a_problem(problem)
     if problem.is_plain and solver == "auto" and threads == 1:
         linear = problem.linear
-        x = np.empty_like(linear)
-        code = kernels().solve_one(problem.gramian, linear, x, True, FLOAT64_TOLERANCE)
+        x = np.empty(problem.size)
+        solve_one, floats, integers = scalar_solver(problem.size)
+        code = solve_one(problem.gramian, linear, x, True, False, FLOAT64_TOLERANCE, 0.0, floats, integers)
         status = code & 255
         if status <= MAX_ITER and status != NONFINITE:
             return Solution(problem, x, status, code >> 8)

@@ -1,7 +1,6 @@
-"""Whole methods in one compiled pass, for CPU arrays: no problem is built, no x stored.
+"""Whole methods for CPU arrays with no problem built in between, closed forms where there are any.
 
-They compute what the method's own problem, solver and lift would, row for row; the contract tests
-compare the two.
+They compute what the method's own problem, solver and lift would; the contract tests compare them.
 """
 
 from __future__ import annotations
@@ -11,25 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import FloatArray, Precision, writable_view
-from mojd.solvers._kernels import in_threads, kernels
+from mojd._arrays import FLOAT64_PRECISION, FloatArray, Precision, writable_view
+from mojd.kernels.status import OPTIMAL, UNSETTLED
+from mojd.solvers._kernels import in_threads, kernels, lane_workspace, projection_workspace, scalar_solver
 from mojd.solvers.active_set import solve_compiled
-
-
-def upgrad_one(gramian: FloatArray, preference: FloatArray, weights: FloatArray, tolerance: float) -> int:
-    """Write the UPGrad weights of one plain Gramian (see NNQP); return the kernel's status."""
-    status = np.empty(1, dtype=np.int8)
-    kernels().upgrad_many(gramian[None], preference[None], weights[None], status, tolerance, 0.0)
-    return int(status[0])
-
-
-def pcd_one(
-    gramian: FloatArray, tau: FloatArray, scales: FloatArray, weights: FloatArray, rescale: bool, tolerance: float
-) -> int:
-    """Write the PCD weights of one plain Gramian (see NNQP); return the kernel's status."""
-    status = np.empty(1, dtype=np.int8)
-    kernels().pcd_many(gramian[None], tau[None], scales[None], weights[None], status, rescale, tolerance, 0.0)
-    return int(status[0])
 
 
 def flat_rows(array: FloatArray, batch_shape: tuple[int, ...]) -> FloatArray:
@@ -48,61 +32,91 @@ def flat_gramians(gramian: FloatArray, batch_shape: tuple[int, ...]) -> FloatArr
     return writable_view(np.ascontiguousarray(gramian.reshape(math.prod(batch_shape), K, K)))
 
 
+def solve_plain(gramian: FloatArray, linear: FloatArray, bounded: bool = False) -> FloatArray | None:
+    """Return x for one problem of plain arrays (see NNQP), or None if it is not simply OPTIMAL."""
+    x = np.empty_like(linear)
+    solve_one, floats, integers = scalar_solver(len(linear))
+    code = solve_one(gramian, linear, x, True, bounded, *FLOAT64_PRECISION, floats, integers)
+    return x if code & 255 == OPTIMAL else None
+
+
+def upgrad_plain(gramian: FloatArray, preference: FloatArray) -> FloatArray | None:
+    """Return the UPGrad weights of one plain Gramian for u (1, K), or None if they take a detour."""
+    K = len(gramian)
+    compiled, matrices = kernels(), gramian[None]
+    weights = np.empty((1, K))
+    x, statuses, iterations = projection_workspace(K)
+    if K in (2, 3):
+        compiled.upgrad_small(matrices, preference, weights, statuses[0], FLOAT64_PRECISION.tolerance)
+        return weights[0] if statuses[0, 0] == OPTIMAL else None
+    floats, integers = lane_workspace(K, K > 1)
+    tolerance, tiny = FLOAT64_PRECISION
+    compiled.solve_many(matrices, matrices, x, statuses, iterations, False, tolerance, tiny, floats, integers)
+    worst = compiled.sum_projections(x, statuses, preference, weights, statuses[0])
+    return weights[0] if worst == OPTIMAL else None
+
+
+def upgrad_flat(
+    gramian: FloatArray, preference: FloatArray, threads: int, precision: Precision
+) -> tuple[FloatArray, Any]:
+    """Return UPGrad weights (B, K) and statuses (B,) of G (B, K, K) and u (B, K) or (1, K)."""
+    count, K = gramian.shape[:2]
+    weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
+    if K not in (2, 3):
+        _upgrad_pivoting(gramian, preference, weights, status, threads, precision)
+        return weights, status
+    upgrad_small = kernels().upgrad_small
+
+    def task(part: slice) -> None:
+        own = preference if len(preference) == 1 else preference[part]
+        upgrad_small(gramian[part], own, weights[part], status[part], precision.tolerance)
+
+    in_threads(task, count, threads)
+    left = np.flatnonzero(status == UNSETTLED)
+    if len(left):
+        own = preference if len(preference) == 1 else preference[left]
+        some, codes = np.empty((len(left), K)), np.empty(len(left), dtype=np.int8)
+        _upgrad_pivoting(gramian[left], own, some, codes, threads, precision)
+        weights[left], status[left] = some, codes
+    return weights, status
+
+
+def _upgrad_pivoting(
+    gramian: FloatArray,
+    preference: FloatArray,
+    weights: FloatArray,
+    status: Any,
+    threads: int,
+    precision: Precision,
+) -> None:
+    """Write UPGrad weights and statuses by K projections of each Gramian."""
+    raw = solve_compiled(gramian, gramian, threads, precision, bounded=True)
+    kernels().sum_projections(raw.x, raw.status, preference, weights, status)
+
+
 def upgrad(
     gramian: FloatArray, preference: FloatArray, threads: int, precision: Precision
 ) -> tuple[FloatArray, Any]:
     """Return UPGrad weights (..., K) and statuses (...) of Gramians (..., K, K)."""
     batch_shape = np.broadcast_shapes(gramian.shape[:-2], preference.shape[:-1])
     matrices, rows = flat_gramians(gramian, batch_shape), flat_rows(preference, batch_shape)
-    count, K = matrices.shape[:2]
-    weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
-    if count < threads and K > 3:
-        _upgrad_in_threads(matrices, rows, weights, status, threads, precision)
-    else:
-        upgrad_many = kernels().upgrad_many
-
-        def task(part: slice) -> None:
-            own = rows if len(rows) == 1 else rows[part]
-            upgrad_many(matrices[part], own, weights[part], status[part], *precision)
-
-        in_threads(task, count, threads)
-    return weights.reshape(*batch_shape, K), status.reshape(batch_shape)
+    weights, status = upgrad_flat(matrices, rows, threads, precision)
+    return weights.reshape(*batch_shape, gramian.shape[-1]), status.reshape(batch_shape)
 
 
-def _upgrad_in_threads(
-    matrices: FloatArray, rows: FloatArray, weights: FloatArray, status: Any, threads: int, precision: Precision
-) -> None:
-    """Share the projections of each Gramian between threads, adding up in the kernel's order."""
-    for b, matrix in enumerate(matrices):
-        symmetric = 0.5 * (matrix + matrix.T)
-        raw = solve_compiled(matrix[None], symmetric[None], threads, precision, closed_form=False)
-        status[b] = raw.status.max()
-        weights[b] = 0.0
-        for i, preference in enumerate(rows[b if len(rows) > 1 else 0]):
-            weights[b, i] += preference
-            weights[b] += preference * raw.x[0, i]
-
-
-def pcd(
-    gramian: FloatArray,
-    tau: FloatArray,
-    scales: FloatArray,
-    rescale: bool,
-    threads: int,
-    precision: Precision,
+def pcd_settled(
+    gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, threads: int, tolerance: float
 ) -> tuple[FloatArray, Any]:
-    """Return PCD weights (..., K) and statuses (...) for tau (..., K−1) and scales (..., K)."""
-    batch_shape = np.broadcast_shapes(gramian.shape[:-2], tau.shape[:-1], scales.shape[:-1])
-    matrices = flat_gramians(gramian, batch_shape)
-    taus, sizes = flat_rows(tau, batch_shape), flat_rows(scales, batch_shape)
-    count, K = matrices.shape[:2]
+    """Return PCD weights (B, K) and statuses (B,) for 2 ≤ K ≤ 4, UNSETTLED where formulas fail."""
+    count, K = gramian.shape[:2]
     weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
-    pcd_many = kernels().pcd_many
+    pcd_small = kernels().pcd_small
 
     def task(part: slice) -> None:
-        own_tau = taus if len(taus) == 1 else taus[part]
-        own_scales = sizes if len(sizes) == 1 else sizes[part]
-        pcd_many(matrices[part], own_tau, own_scales, weights[part], status[part], rescale, *precision)
+        own_tau = tau if len(tau) == 1 else tau[part]
+        own_scales = scales if len(scales) == 1 else scales[part]
+        space = np.empty(12)
+        pcd_small(gramian[part], own_tau, own_scales, weights[part], status[part], rescale, tolerance, space)
 
     in_threads(task, count, threads)
-    return weights.reshape(*batch_shape, K), status.reshape(batch_shape)
+    return weights, status

@@ -88,7 +88,9 @@ def require_answers(status: Any, solver: str) -> None:
     """Raise if a status says that there is no answer."""
     if (status == Status.MAX_ITER).any():
         count = int((status == Status.MAX_ITER).sum())
-        raise SolverError(f"solver {solver!r} gave up on {count} of {status.size} problems: {Status.MAX_ITER.message}")
+        raise SolverError(
+            f"solver {solver!r} gave up on {count} of {status.size} problems: {Status.MAX_ITER.message}"
+        )
 
 
 def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
@@ -104,4 +106,3 @@ def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
 def finish(weights: Array, gramian: View) -> Array:
     """Return float64 weights in the namespace, dtype and device of the caller's Gramian."""
     return restore(weights, gramian.original)
-

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import FLOAT64_PRECISION, Array, FloatArray, as_array, is_on_device, precision_of
+from mojd._arrays import (
+    FLOAT64_PRECISION,
+    Array,
+    FloatArray,
+    as_array,
+    is_on_device,
+    precision_of,
+)
 from mojd.errors import InvalidInputError
-from mojd.qp import NNQP
+from mojd.qp import NNQP, Status
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, check_statuses, finish, solved, vector, view
+from mojd.weightings._shared import View, beside, finish, solved, vector, view
 
 _FLOAT64 = np.dtype(np.float64)
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
@@ -98,18 +105,18 @@ def pcd_lift(x: Array, gramian: View, tau: Any = 0.02, *, scales: Any = None, re
     del tau  # the problem has used it up
     xp = gramian.xp
     feasible = xp.where(xp.isnan(x), xp.zeros_like(x), x)
-    primary = _scales(scales, gramian)[..., :1]
-    primary = primary + xp.zeros_like(feasible[..., :1]) if x.shape[-1] else primary
-    weights = xp.concat([xp.broadcast_to(primary, (*feasible.shape[:-1], 1)), feasible], axis=-1)
-    return _rescaled(weights, gramian) if rescale else weights
+    primary = _scales(scales, gramian)[..., :1] + xp.zeros_like(feasible[..., :1])
+    return _rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
 
 
-def _rescaled(weights: Array, gramian: View) -> Array:
-    """Give d the norm of the primary gradient; a d that vanishes to rounding becomes 0."""
+def _rescaled(weights: Array, gramian: View, wanted: bool) -> Array:
+    """Give d the norm of the primary gradient, if wanted; a d that vanishes to rounding becomes 0."""
+    if not wanted:
+        return weights
     xp = gramian.xp
     square = xp.sum(weights * (gramian.values @ weights[..., None])[..., 0], axis=-1, keepdims=True)
     diagonal = xp.linalg.diagonal(gramian.values)
-    size = xp.sum(weights * xp.sqrt(xp.maximum(diagonal, 0.0 * diagonal)), axis=-1, keepdims=True)
+    size = xp.sum(weights * xp.sqrt(diagonal), axis=-1, keepdims=True)
     primary = diagonal[..., :1]
     vanishes = (square <= _VANISHING * size * size) | (primary == 0.0)
     factor = xp.sqrt(primary) / xp.sqrt(xp.where(vanishes, xp.ones_like(square), square))
@@ -185,25 +192,84 @@ def pcd(
     [-0.0098  0.583 ]
     [-0.3562  0.783 ]
     """
-    if type(gramian) is np.ndarray and type(tau) is float and solver == "auto" and threads == 1:
+    if (
+        type(gramian) is np.ndarray
+        and type(tau) is float
+        and scales is None
+        and solver == "auto"
+        and threads == 1
+    ):
         shape = gramian.shape
-        plain = len(shape) == 2 and shape[0] == shape[1] > 1 and gramian.dtype is _FLOAT64 and 0.0 <= tau <= 1.0
-        if plain and scales is None and gramian.flags.carray:
-            size = shape[0]
-            weights = np.empty(size)
-            constants = _constant(size - 1, tau), _constant(size, 1.0)
-            if fused.pcd_one(gramian, *constants, weights, bool(rescale), FLOAT64_PRECISION.tolerance) <= 1:
+        plain = (
+            len(shape) == 2 and shape[0] == shape[1] > 1 and gramian.dtype is _FLOAT64 and 0.0 <= tau <= 1.0
+        )
+        if plain and gramian.flags.carray:
+            weights = _plain(gramian, tau, bool(rescale))
+            if weights is not None:
                 return weights
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
     taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
-    if matrix.size > 1 and (solver != "auto" or matrix.xp is not np):
-        solution = solved(_problem(matrix, taus, sizes), solver, threads, nonfinite)
-        return finish(pcd_lift(solution.x_float64, matrix, scales=scales, rescale=rescale), matrix)
-    weights, status = fused.pcd(matrix.values, taus, sizes, bool(rescale), threads, precision_of(matrix.original))
-    check_statuses(status, matrix, nonfinite)
-    return finish(weights, matrix)
+    if matrix.xp is np:
+        if nonfinite == "raise":
+            _checks.check_finite(matrix.values, "gramian")
+        _checks.check_gramian_values(matrix.values, "gramian", *precision_of(matrix.original))
+        if solver == "auto" and 2 <= matrix.size <= 4:
+            return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
+    if matrix.size == 1:
+        return finish(_rescaled(sizes + matrix.full((*matrix.batch_shape, 1), 0.0), matrix, rescale), matrix)
+    return finish(_general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite), matrix)
+
+
+def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
+    """Return the weights of one plain Gramian with no scales, or None if anything is unusual."""
+    size = len(gramian)
+    taus, ones = _constant(size - 1, tau), _constant(size, 1.0)
+    if size <= 4:
+        tolerance = FLOAT64_PRECISION.tolerance
+        weights, status = fused.pcd_settled(gramian[None], taus[None], ones[None], rescale, 1, tolerance)
+        return weights[0] if status[0] == Status.OPTIMAL else None
+    row, diagonal = gramian[0], gramian.diagonal()
+    if not ((row == gramian[:, 0]) & (row * row <= diagonal[0] * diagonal * (1 + 2**-20))).all():
+        return None
+    x = fused.solve_plain(gramian[1:, 1:].copy(), row[1:] - taus * diagonal[1:])
+    if x is None:
+        return None
+    weights = np.empty(size)
+    weights[0] = 1.0
+    weights[1:] = x
+    return _rescaled(weights, View(gramian, gramian, np), rescale)
+
+
+def _settled(
+    gramian: View, tau: Array, scales: Array, rescale: bool, threads: int, nonfinite: str
+) -> FloatArray:
+    """Return the weights by closed forms, and by pivoting where these leave a problem unsettled."""
+    batch = np.broadcast_shapes(gramian.batch_shape, tau.shape[:-1], scales.shape[:-1])
+    values = fused.flat_gramians(gramian.values, batch)
+    taus, sizes = fused.flat_rows(tau, batch), fused.flat_rows(scales, batch)
+    tolerance = precision_of(gramian.original).tolerance
+    weights, status = fused.pcd_settled(values, taus, sizes, rescale, threads, tolerance)
+    left = np.flatnonzero(status != Status.OPTIMAL)
+    if len(left):
+        own_tau = taus if len(taus) == 1 else taus[left]
+        own_scales = sizes if len(sizes) == 1 else sizes[left]
+        rest = View(values[left], values[left], np)
+        weights[left] = _general(rest, own_tau, own_scales, rescale, "auto", threads, nonfinite)
+    return weights.reshape(*batch, gramian.size)
+
+
+def _general(
+    gramian: View, tau: Array, scales: Array, rescale: bool, solver: str, threads: int, nonfinite: str
+) -> Array:
+    """Return the weights by way of the problem and any solver."""
+    xp = gramian.xp
+    solution = solved(_problem(gramian, tau, scales), solver, threads, nonfinite)
+    x = solution.x_float64
+    feasible = xp.where((solution.codes == Status.INFEASIBLE)[..., None], xp.zeros_like(x), x)
+    primary = scales[..., :1] + xp.zeros_like(feasible[..., :1])
+    return _rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
 
 
 register(

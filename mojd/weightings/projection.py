@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mojd import _checks
 from mojd._arrays import Array, as_array
 from mojd.qp import NNQP
+from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, finish, solved, vector, view
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def project_problem(U: Any, G: Any) -> NNQP:
@@ -175,6 +180,15 @@ def dualproj(
     >>> mojd.dualproj([[1.0, -2.0], [-2.0, 5.0]])
     array([1. , 0.5])
     """
+    if type(gramian) is np.ndarray and pref_vector is None and solver == "auto" and threads == 1:
+        if gramian.ndim == 2 and gramian.shape[0] == gramian.shape[1] and gramian.dtype is _FLOAT64:
+            x = (
+                fused.solve_plain(gramian, gramian.sum(axis=-1), bounded=True)
+                if gramian.flags.carray
+                else None
+            )
+            if x is not None:
+                return (1.0 + x) / len(x)
     matrix = view(gramian)
     solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
     return finish(dualproj_lift(solution.x_float64, matrix, pref_vector), matrix)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import FLOAT64_PRECISION, Array, FloatArray, precision_of
+from mojd._arrays import Array, FloatArray, precision_of
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
@@ -19,9 +19,8 @@ _FLOAT64 = np.dtype(np.float64)
 
 @functools.lru_cache(maxsize=64)
 def uniform(size: int) -> FloatArray:
-    """Return the preference 1/K for all; not to be modified."""
-    preference = np.full(size, 1.0 / size)
-    return preference
+    """Return the preference 1/K for all, shape (1, K); not to be modified."""
+    return np.full((1, size), 1.0 / size)
 
 
 def _preference(pref_vector: Any, gramian: View) -> Array:
@@ -123,9 +122,14 @@ def upgrad(
     """
     if type(gramian) is np.ndarray and pref_vector is None and solver == "auto" and threads == 1:
         shape = gramian.shape
-        if len(shape) == 2 and shape[0] == shape[1] != 0 and gramian.dtype is _FLOAT64 and gramian.flags.carray:
-            weights = np.empty(shape[0])
-            if fused.upgrad_one(gramian, uniform(shape[0]), weights, FLOAT64_PRECISION.tolerance) == 0:
+        if (
+            len(shape) == 2
+            and shape[0] == shape[1] != 0
+            and gramian.dtype is _FLOAT64
+            and gramian.flags.carray
+        ):
+            weights = fused.upgrad_plain(gramian, uniform(shape[0]))
+            if weights is not None:
                 return weights
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
