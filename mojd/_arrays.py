@@ -78,8 +78,8 @@ def as_array(value: Any, name: str) -> Array:
             raise InvalidTypeError(f"{name} is a nested sequence of uneven lengths: {error}") from None
     if _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer):
         raise InvalidTypeError(
-            f"{name} is a traced JAX value of shape {tuple(value.shape)}: mojd needs concrete arrays, so call "
-            "it outside of jit, vmap and grad"
+            f"{name} is a traced JAX value of shape {tuple(value.shape)}: mojd needs concrete arrays, so "
+            "call it outside of jit, vmap and grad"
         )
     kind = dtype_name(value)
     if kind not in _FLOATS and not kind.startswith(("int", "uint")):

@@ -45,7 +45,8 @@ def check_jacobian_shape(jacobian: Array) -> None:
     shape = tuple(jacobian.shape)
     if len(shape) < 2 or shape[-2] < 1:
         raise InvalidInputError(
-            f"jacobian must have shape (..., K, n): one row per objective, one column per parameter; got shape {shape}"
+            "jacobian must have shape (..., K, n): one row per objective, one column per parameter; "
+            f"got shape {shape}"
         )
 
 
@@ -79,7 +80,8 @@ def check_finite(values: FloatArray, name: str) -> None:
         index = _first(~finite)
         raise NonFiniteError(
             f"{name} of shape {values.shape} holds {values[index]} at index {index} "
-            f"({int((~finite).sum())} such entries); pass nonfinite='propagate' to get NaN weights instead of this error"
+            f"({int((~finite).sum())} such entries); pass nonfinite='propagate' to get NaN weights instead "
+            "of this error"
         )
 
 
@@ -113,8 +115,8 @@ def check_gramian_values(gramian: FloatArray, name: str, tolerance: float, tiny:
     if excessive.any():
         index = _first(excessive)
         raise InvalidInputError(
-            f"{name} of shape {gramian.shape} is not positive semi-definite: the entry {gramian[index]} at index "
-            f"{index} exceeds the geometric mean {bound[index]} of its two diagonal entries"
+            f"{name} of shape {gramian.shape} is not positive semi-definite: the entry {gramian[index]} at "
+            f"index {index} exceeds the geometric mean {bound[index]} of its two diagonal entries"
         )
 
 
@@ -125,7 +127,8 @@ def check_nonnegative(array: Array, name: str, meaning: str) -> None:
     if (values < 0).any():
         index = _first(values < 0)
         raise InvalidInputError(
-            f"{name} of shape {values.shape} has the negative entry {values[index]} at index {index}; {meaning}"
+            f"{name} of shape {values.shape} has the negative entry {values[index]} at index {index}; "
+            f"{meaning}"
         )
 
 
@@ -137,6 +140,6 @@ def check_tau(tau: Array) -> None:
         index = _first(outside)
         where = f" at index {index}" if index else ""
         raise InvalidInputError(
-            f"tau must lie in [0, 1], got {values[index]}{where} (shape {values.shape}); it is the fraction of "
-            "normalised progress that every secondary objective is guaranteed"
+            f"tau must lie in [0, 1], got {values[index]}{where} (shape {values.shape}); it is the fraction "
+            "of normalised progress that every secondary objective is guaranteed"
         )

@@ -106,7 +106,7 @@ def write(path: Path, store: Store, process: int) -> None:
             for (name, size), triangles in store.items():
                 key = name if names.count(name) == 1 else f"{name}@{size}"
                 _write_member(archive, key, np.stack(triangles))
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

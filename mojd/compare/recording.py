@@ -204,7 +204,7 @@ def load_gramians(path: str | os.PathLike[str]) -> dict[str, FloatArray]:
     >>> load_gramians(path)["mine"].shape
     (1, 3, 3)
     """
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return read(file, os.fspath(path))
 
 

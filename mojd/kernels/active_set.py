@@ -9,6 +9,7 @@ direction is a ray.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from mojd.kernels.status import INFEASIBLE, MAX_ITER, OPTIMAL
 # so what A·z keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
 RAY = 1e3
 
-# Integers that are passed on begin as np.int64: for a literal, numba would compile the callee anew.
+# No index. Not a literal: numba would compile what it is passed to once more for that.
+NONE: Any = np.int64(-1)
+
 # Values of `state`: out of the passive set, in it, and out for as long as nothing else moves.
 OUT, PASSIVE, SET_ASIDE = 0, 2, 3
 
@@ -47,7 +50,7 @@ def minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w):
         for i in range(m):
             y[i] = -q[passive[i]]
         solve(U, inverse, m, y)
-        step, blocking = 1.0, np.int64(-1)
+        step, blocking = 1.0, NONE
         for i in range(m):
             if y[i] <= 0.0:
                 ratio = x[i] / (x[i] - y[i]) if x[i] > 0.0 else 0.0
@@ -74,7 +77,7 @@ def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w):
     """
     entering = 0.0
     while True:
-        step, blocking = math.inf, np.int64(-1)
+        step, blocking = math.inf, NONE
         for i in range(m):
             if z[i] < 0.0 and x[i] < -step * z[i]:
                 step, blocking = -x[i] / z[i], i
@@ -119,13 +122,13 @@ def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_
     Returns (status, m, iterations).
     """
     K = q.size
-    entered = np.int64(-1)
+    entered = NONE
     for iteration in range(max_iter):
         m = minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w)
         slack(A, q, passive, x, m, s)
         threshold = -noise(x, m)
         while True:
-            j, slope = np.int64(-1), threshold
+            j, slope = NONE, threshold
             for i in range(K):
                 if state[i] == OUT and s[i] < slope:
                     j, slope = i, s[i]

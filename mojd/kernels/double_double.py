@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from mojd.kernels.compiling import inner
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """Round a·b + c once (LLVM's fma; Python's math has none before 3.13)."""
 
@@ -48,7 +48,7 @@ def difference_of_products(a, b, c, d):
     return fma(a, b, -cd) - fma(c, d, -cd)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def bits_of(typingctx: Any, value: Any) -> Any:
     """Return the 64 bits of a float as an integer."""
 
@@ -58,7 +58,7 @@ def bits_of(typingctx: Any, value: Any) -> Any:
     return types.int64(types.float64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def float_of(typingctx: Any, bits: Any) -> Any:
     """Return the float that has these 64 bits."""
 

@@ -168,8 +168,8 @@ def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, bu
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
     `A` is flat; base[lane] says where the matrix of a lane begins, all at 0 if they share it.
-    `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions lie in the second, y, in the order
-    of `passive`.
+    `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
+    lie in the second buffer, y, in the order of `passive`.
     """
     U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, q, _ = buffers
     K = q.size // WIDTH

@@ -41,7 +41,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
     return builder.bitcast(element, _VECTOR.as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """Return entry `index` of an array of lanes."""
 
@@ -51,7 +51,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     return LANES(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write entry `index` of an array of lanes."""
 
@@ -63,7 +63,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, LANES), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def splat(typing: Any, value: Any) -> Any:
     """Return eight copies of a number."""
 
@@ -82,16 +82,13 @@ def _operation(name: str, count: int, build: Any, text: str) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return build(builder, *arguments)
 
-    if count == 2:
+    def binary(typing: Any, a: Any, b: Any) -> Any:
+        return LANES(LANES, LANES), codegen
 
-        def typed(typing: Any, a: Any, b: Any) -> Any:
-            return LANES(LANES, LANES), codegen
+    def ternary(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        return LANES(LANES, LANES, LANES), codegen
 
-    else:
-
-        def typed(typing: Any, a: Any, b: Any, c: Any) -> Any:
-            return LANES(LANES, LANES, LANES), codegen
-
+    typed: Any = binary if count == 2 else ternary
     typed.__name__, typed.__doc__ = name, text
     return intrinsic(typed)
 

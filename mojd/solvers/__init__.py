@@ -4,13 +4,13 @@ The order is the order of tables.
 """
 
 from mojd.solvers import (  # noqa: F401  (each registers itself)
-    closed_form,
     active_set,
     array_api,
-    osqp,
+    closed_form,
     cvxpy,
-    scipy_nnls,
+    osqp,
     qpsolvers,
+    scipy_nnls,
 )
 from mojd.solvers._registry import Solver, get_solver, register, registered_solvers
 from mojd.solvers.dispatch import available_solvers, solve

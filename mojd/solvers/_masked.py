@@ -44,11 +44,14 @@ class Batch(NamedTuple):
         Every N/B consecutive problems share one.
     linear : float64 array, shape (N, K)
         The linear terms.
+    rounding : float64 array, shape (N,)
+        The curvature along a unit vector that errors in the Gramian may hide or feign.
     """
 
     xp: Any
     gramian: Array
     linear: Array
+    rounding: Array
 
 
 class Inverse(NamedTuple):
@@ -63,11 +66,14 @@ class Inverse(NamedTuple):
     drift : float64 array, shape (N,)
         Up to rounding errors in A, what the root has lost in accuracy since it was last polished:
         the largest inverse squared distance of an index that left from the span of the others.
+    indefinite : float64 array, shape (N,)
+        The largest negative curvature along a unit vector that has been seen in the Gramian.
     """
 
     passive: Array
     root: Array
     drift: Array
+    indefinite: Array
 
 
 class Probe(NamedTuple):
@@ -85,6 +91,8 @@ class Probe(NamedTuple):
         How much of a pivot rounding errors can hide or feign.
     dependent : bool array, shape (N,)
         Whether the pivot is no more than that.
+    indefinite : float64 array, shape (N,)
+        The negative curvature along v/‖v‖; 0 if it is positive.
     """
 
     direction: Array
@@ -92,6 +100,7 @@ class Probe(NamedTuple):
     pivot: Array
     hidden: Array
     dependent: Array
+    indefinite: Array
 
 
 def keep(xp: Any, mask: Array, values: Array) -> Array:
@@ -158,7 +167,8 @@ def refine(batch: Batch, inverse: Inverse, y: Array) -> Array:
 def empty_inverse(batch: Batch) -> Inverse:
     """Return the inverses of empty passive blocks."""
     xp, zeros = batch.xp, batch.xp.zeros_like(batch.linear)
-    return Inverse(xp.zeros_like(zeros, dtype=xp.bool), zeros[:, :, None] * zeros[:, None, :], zeros[:, 0])
+    root = zeros[:, :, None] * zeros[:, None, :]
+    return Inverse(xp.zeros_like(zeros, dtype=xp.bool), root, zeros[:, 0], zeros[:, 0])
 
 
 def _conjugate(batch: Batch, bases: list[Array], v: Array) -> Array:
@@ -172,10 +182,12 @@ def _conjugate(batch: Batch, bases: list[Array], v: Array) -> Array:
 def _judge(batch: Batch, v: Array, square: Array) -> Probe:
     """Tell from a conjugate v (N, 1, K), and A_jj (N,), whether j depends on the passive ones."""
     xp, image, direction = batch.xp, product(batch, v)[:, 0, :], v[:, 0, :]
-    pivot = xp.sum(direction * image, axis=-1)
-    hidden = NOISE * xp.sum(direction * direction, axis=-1)
-    dependent = (pivot <= SUSPECT_PIVOT * square) & (pivot <= hidden)
-    return Probe(direction, image, pivot, hidden, dependent)
+    pivot, length = xp.sum(direction * image, axis=-1), xp.sum(direction * direction, axis=-1)
+    hidden = batch.rounding * length
+    suspect = keep(xp, batch.rounding > NOISE, xp.sqrt(batch.rounding)) + SUSPECT_PIVOT
+    dependent = (pivot <= suspect * square) & (pivot <= hidden)
+    indefinite = positive_part(xp, -pivot) / xp.where(length > 0, length, xp.ones_like(length))
+    return Probe(direction, image, pivot, hidden, dependent, indefinite)
 
 
 def diagonal(batch: Batch) -> Array:
@@ -207,12 +219,13 @@ def append(batch: Batch, inverse: Inverse, found: Probe, chosen: Array) -> Inver
     xp = batch.xp
     column = _column(xp, found, xp.any(chosen, axis=-1))
     root = xp.where(chosen[:, None, :], column[:, :, None], inverse.root)
-    return Inverse(inverse.passive | chosen, root, inverse.drift)
+    indefinite = xp.maximum(inverse.indefinite, found.indefinite)
+    return Inverse(inverse.passive | chosen, root, inverse.drift, indefinite)
 
 
 def append_block(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
     """Let the index marked in each row of `chosen` (N, width, K) join, but for dependent ones."""
-    xp, (passive, root, drift) = batch.xp, inverse
+    xp, (passive, root, drift, indefinite) = batch.xp, inverse
     units = xp.astype(chosen, root.dtype)
     vectors = _conjugate(batch, [root], units)
     squares = xp.sum(keep(xp, chosen, diagonal(batch)[:, None, :]), axis=-1)
@@ -222,15 +235,16 @@ def append_block(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
         v = _conjugate(batch, [block], vectors[:, i, :][:, None, :])
         found = _judge(batch, _conjugate(batch, [root, block], v), squares[:, i])
         joins = ~found.dependent
+        indefinite = xp.maximum(indefinite, found.indefinite)
         passive = passive | (chosen[:, i, :] & joins[:, None])
         block = xp.where(places == i, _column(xp, found, joins)[:, :, None], block)
     # The columns of the root that these go to are still zero, so that the sum only writes.
-    return Inverse(passive, root + block @ units, drift)
+    return Inverse(passive, root + block @ units, drift, indefinite)
 
 
 def delete(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
     """Let the one index marked in each row of `chosen` (N, K) leave; a row without one stays."""
-    xp, (passive, root, drift) = batch.xp, inverse
+    xp, (passive, root, drift, indefinite) = batch.xp, inverse
     row = (xp.astype(chosen, root.dtype)[:, None, :] @ root)[:, 0, :]
     square = xp.sum(row * row, axis=-1)
     length = xp.sqrt(square)
@@ -241,7 +255,7 @@ def delete(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
     image = (root @ normal[:, :, None]) / xp.where(weight > 0, weight, xp.ones_like(weight))[:, None, None]
     gone = chosen[:, :, None] | chosen[:, None, :]
     root = keep(xp, ~gone, root - image * normal[:, None, :])
-    return Inverse(passive & ~chosen, root, xp.maximum(drift, square))
+    return Inverse(passive & ~chosen, root, xp.maximum(drift, square), indefinite)
 
 
 def polish(batch: Batch, inverse: Inverse) -> Inverse:
@@ -250,14 +264,14 @@ def polish(batch: Batch, inverse: Inverse) -> Inverse:
     Deleting an index that nearly depends on others takes large columns down to small ones, and
     leaves the rounding errors of the large ones behind.
     """
-    xp, (passive, root, drift) = batch.xp, inverse
+    xp, (passive, root, drift, indefinite) = batch.xp, inverse
     indices = xp.arange(passive.shape[-1], device=device(passive))
     identity = xp.astype(passive[:, :, None] & (indices[:, None] == indices), root.dtype)
     for _ in range(2):
         error = product(batch, xp.matrix_transpose(root)) @ root - identity
         close = xp.max(xp.sum(xp.abs(error), axis=-1), axis=-1) < 0.5
         root = xp.where(close[:, None, None], root - 0.5 * (root @ error), root)
-    return Inverse(passive, root, xp.zeros_like(drift))
+    return Inverse(passive, root, xp.zeros_like(drift), indefinite)
 
 
 def move_to(batch: Batch, inverse: Inverse, target: Array, leaving: int, joining: int) -> Inverse:

@@ -99,12 +99,12 @@ def register(solver: Solver) -> Solver:
 
 
 def registered_solvers() -> tuple[Solver, ...]:
-    """All registered solvers, installed or not, in the order of registration."""
+    """Return all registered solvers, installed or not, in the order of registration."""
     return tuple(_SOLVERS.values())
 
 
 def get_solver(name: str) -> Solver:
-    """The solver called `name`; an error that says what to do if there is none or it can't run."""
+    """Return the solver called `name`; raise an error that says what to do if there is none or it can't run."""
     try:
         solver = _SOLVERS[name]
     except KeyError:
@@ -112,6 +112,7 @@ def get_solver(name: str) -> Solver:
         raise InvalidInputError(f"solver={name!r} is not known; choose 'auto' or one of: {known}") from None
     if not solver.is_available():
         raise MissingDependencyError(
-            f"solver {name!r} needs the package(s) {', '.join(solver.requires)}: pip install 'mojd[{solver.extra}]'"
+            f"solver {name!r} needs the package(s) {', '.join(solver.requires)}: "
+            f"pip install 'mojd[{solver.extra}]'"
         )
     return solver

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mojd._arrays import FloatArray, Precision, writable_view
@@ -32,13 +30,14 @@ def solve_compiled(
     iterations = np.empty((count, rows), dtype=np.int32)
 
     def over_gramians(part: slice) -> None:
-        pieces = (gramian[part], linear[part], x[part], status[part], iterations[part])
-        _solve_part(*pieces, precision, closed_form, bounded)
+        pieces = RawSolution(x[part], status[part], iterations[part])
+        _solve_part(gramian[part], linear[part], pieces, precision, closed_form, bounded)
 
     def over_rows(part: slice) -> None:
-        pieces = [np.ascontiguousarray(array[:, part]) for array in (linear, x, status, iterations)]
-        _solve_part(gramian, *pieces, precision, closed_form, bounded)
-        x[:, part], status[:, part], iterations[:, part] = pieces[1:]
+        pieces = RawSolution(*(np.ascontiguousarray(array[:, part]) for array in (x, status, iterations)))
+        own = np.ascontiguousarray(linear[:, part])
+        _solve_part(gramian, own, pieces, precision, closed_form, bounded)
+        x[:, part], status[:, part], iterations[:, part] = pieces
 
     if count >= threads or count > rows:
         in_threads(over_gramians, count, threads)
@@ -50,17 +49,15 @@ def solve_compiled(
 def _solve_part(
     gramian: FloatArray,
     linear: FloatArray,
-    x: FloatArray,
-    status: Any,
-    iterations: Any,
+    solution: RawSolution,
     precision: Precision,
     closed_form: bool,
     bounded: bool,
 ) -> None:
-    """Solve in SIMD lanes, and one by one what these leave unsettled; writes the last arrays."""
+    """Solve in SIMD lanes, and one by one what these leave unsettled; writes to `solution`."""
     _, rows, K = linear.shape
-    compiled = kernels()
-    compiled.solve_many(
+    x, status, iterations = solution
+    kernels().solve_many(
         gramian, linear, x, status, iterations, closed_form, *precision, *lane_workspace(K, rows > 1)
     )
     unsettled = np.argwhere(status == UNSETTLED)

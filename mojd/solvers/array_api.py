@@ -6,9 +6,9 @@ accurate residuals. All problems of a batch take each step together, with masks 
 done. Only functions of the array-API standard are used, so that this runs wherever arrays are: CUDA
 tensors of PyTorch, CuPy, JAX, and whatever follows the standard next.
 
-A loop has to know when to stop: every iteration reads two numbers from the device, which waits for
-it. That is accepted until mojd has kernels for such devices. The active set, which few problems need,
-runs on those alone.
+A loop has to know when to stop: an iteration of block pivoting reads up to three numbers from the
+device and a step of the active set one, and each of them waits for it. That is accepted until mojd
+has kernels for such devices. The active set runs on the few problems that need it alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mojd._arrays import Array, Precision, dtype_name, namespace
 from mojd.errors import InvalidTypeError
 from mojd.kernels.status import INFEASIBLE, MAX_ITER, NONFINITE, OPTIMAL
 from mojd.solvers._masked import (
+    NOISE,
     Batch,
     Inverse,
     accurate_residual,
@@ -37,12 +38,14 @@ from mojd.solvers._masked import (
     product,
     refine,
 )
-from mojd.solvers._masked_active_set import active_set
+from mojd.solvers._masked_active_set import State, active_set
 from mojd.solvers._masked_scaling import scale_problems
 from mojd.solvers._registry import RawSolution, Solver, register
 
 # The constant of mojd.kernels.block_pivoting: how many iterations may fail to make progress.
 PATIENCE = 3
+# By how much curvature must exceed the negative curvature seen in the same Gramian to count.
+CAUTION = 8.0
 # How many bytes one array of K x K matrices may take. A handful of them are in use at a time.
 CHUNK = 2**28
 
@@ -102,12 +105,36 @@ def block_pivoting(batch: Batch, skipped: Array) -> Pivoted:
         target = xp.where(running[:, None], inverse.passive ^ infeasible, inverse.passive)
 
 
-def is_optimal(batch: Batch, inverse: Inverse, x: Array) -> Array:
-    """Whether x (N, K) satisfies the KKT conditions to rounding, by an accurate slack."""
+def violation(batch: Batch, x: Array) -> Array:
+    """Return how far each x (N, K) is from satisfying the KKT conditions, by an accurate slack."""
     xp = batch.xp
     slack = accurate_residual(batch, positive_part(xp, x))
-    violation = xp.where(inverse.passive, xp.maximum(xp.abs(slack), -x), -slack)
-    return xp.all(violation <= noise(xp, x)[:, None], axis=-1)
+    return xp.max(xp.abs(xp.minimum(x, slack)), axis=-1)
+
+
+def run_active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State:
+    """Run the active set where not `finished` (N,), and again where the Gramian proves indefinite.
+
+    A Gramian computed in float32 has eigenvalues of either sign about 1e-7. Seen negative curvature
+    tells how much positive curvature means nothing, and where the first run has come to no good end,
+    the second takes rows that are no further apart than that for dependent. The better one counts.
+    """
+    xp = batch.xp
+    first = active_set(batch, passive, x, finished)
+    indefinite = first.inverse.indefinite
+    error = violation(batch, first.x)
+    failed = ~finished & (first.status != INFEASIBLE) & (error > noise(xp, first.x)) & (indefinite > NOISE)
+    if not bool(xp.any(failed)):
+        return first
+    coarse = batch._replace(rounding=xp.maximum(batch.rounding, CAUTION * indefinite))
+    second = active_set(coarse, xp.zeros_like(passive), xp.zeros_like(x), ~failed)
+    gave_up = (first.status == MAX_ITER) & (second.status != MAX_ITER)
+    better = failed & (gave_up | (violation(batch, second.x) < error))
+    return first._replace(
+        x=xp.where(better[:, None], second.x, first.x),
+        status=xp.where(better, second.status, first.status),
+        iterations=first.iterations + second.iterations,
+    )
 
 
 def solve_stragglers(batch: Batch, pivoted: Pivoted, x: Array, finished: Array) -> tuple[Array, Array, Array]:
@@ -116,37 +143,36 @@ def solve_stragglers(batch: Batch, pivoted: Pivoted, x: Array, finished: Array) 
     The problems to solve are gathered first. Their number is rounded up to a power of two, because
     some libraries compile anew for every shape.
     """
-    xp, linear = batch.xp, batch.linear
-    total, owners = linear.shape[0], batch.gramian.shape[0]
+    xp = batch.xp
+    total, owners = batch.linear.shape[0], batch.gramian.shape[0]
     status = xp.full_like(pivoted.iterations, OPTIMAL, dtype=xp.int8)
     waiting = int(xp.sum(xp.astype(~finished, xp.int32)))
     if waiting == 0:
         return x, status, pivoted.iterations
     size = min(total, 1 << (waiting - 1).bit_length())
     order = xp.argsort(xp.astype(finished, xp.int32))
-    rows = order[:size]
+    rows, place = order[:size], xp.clip(xp.argsort(order), 0, size - 1)
 
     def gathered(array: Array) -> Array:
         return xp.take(array, rows, axis=0)
 
+    def scattered(new: Array, old: Array, mask: Array) -> Array:
+        return xp.where(mask, old, xp.take(new, place, axis=0))
+
     gramian = batch.gramian
     if owners > 1:
         gramian = xp.take(gramian, rows // (total // owners), axis=0)
-    found = active_set(
-        Batch(xp, gramian, gathered(linear)),
+    found = run_active_set(
+        Batch(xp, gramian, gathered(batch.linear), gathered(batch.rounding)),
         gathered(pivoted.inverse.passive),
         positive_part(xp, gathered(x)),
         gathered(finished),
     )
-    place = xp.clip(xp.argsort(order), 0, size - 1)
-
-    def scattered(new: Array, old: Array, mask: Array) -> Array:
-        return xp.where(mask, old, xp.take(new, place, axis=0))
-
+    more = scattered(found.iterations, xp.zeros_like(pivoted.iterations), finished)
     return (
         scattered(found.x, x, finished[:, None]),
         scattered(found.status, status, finished),
-        pivoted.iterations + scattered(found.iterations, xp.zeros_like(pivoted.iterations), finished),
+        pivoted.iterations + more,
     )
 
 
@@ -157,7 +183,7 @@ def solve_scaled(batch: Batch) -> tuple[Array, Array, Array]:
     unbounded = xp.any(downhill, axis=-1)
     pivoted = block_pivoting(batch, unbounded)
     x = refine(batch, pivoted.inverse, pivoted.y)
-    finished = unbounded | (pivoted.solved & is_optimal(batch, pivoted.inverse, x))
+    finished = unbounded | (pivoted.solved & (violation(batch, x) <= noise(xp, x)))
     x, status, iterations = solve_stragglers(batch, pivoted, x, finished)
     ray = one_hot(xp, xp.argmax(xp.astype(downhill, xp.int32), axis=-1), unbounded, K)
     x = xp.where(unbounded[:, None], xp.astype(ray, x.dtype), positive_part(xp, x))
@@ -171,7 +197,8 @@ def solve_chunk(xp: Any, gramian: Array, linear: Array, precision: Precision) ->
     status = xp.reshape(flat_status, linear.shape[:2])
     x = xp.reshape(flat_x, linear.shape) * scaled.scale[:, None, :]
     x = xp.where((status == INFEASIBLE)[..., None], x, x / scaled.shrinkage[..., None])
-    status = xp.where(scaled.sound, status, xp.full_like(status, MAX_ITER))
+    answered = scaled.sound & xp.all(xp.isfinite(x), axis=-1)
+    status = xp.where(answered, status, xp.full_like(status, MAX_ITER))
     status = xp.where(scaled.finite, status, xp.full_like(status, NONFINITE))
     solvable = scaled.finite & scaled.sound
     x = xp.where(solvable[..., None], x, xp.full_like(x, math.nan))

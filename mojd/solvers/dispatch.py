@@ -107,8 +107,8 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
 
 def _not_a_problem(problem: Any) -> InvalidTypeError:
     return InvalidTypeError(
-        f"problem must be an NNQP, got {type(problem).__name__}; build one with mojd.NNQP(gramian, linear) or, "
-        "say, mojd.upgrad_problem(gramian)"
+        f"problem must be an NNQP, got {type(problem).__name__}; build one with "
+        "mojd.NNQP(gramian, linear) or, say, mojd.upgrad_problem(gramian)"
     )
 
 
@@ -119,11 +119,13 @@ def _choose(name: str, size: int, on_device: bool) -> Solver:
     solver = get_solver(name)
     if solver.max_size is not None and size > solver.max_size:
         raise InvalidInputError(
-            f"solver {name!r} takes K <= {solver.max_size}, but the gramian is {size} x {size}; use solver='auto'"
+            f"solver {name!r} takes K <= {solver.max_size}, but the gramian is {size} x {size}; "
+            "use solver='auto'"
         )
     if on_device and not solver.any_device:
         raise InvalidInputError(
-            f"solver {name!r} runs on the CPU, but the gramian is on a device; use solver='auto', or move it first"
+            f"solver {name!r} runs on the CPU, but the gramian is on a device; use solver='auto', or "
+            "move it first"
         )
     return solver
 

@@ -107,7 +107,7 @@ def upgrad(
 def pcd_settled(
     gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, threads: int, tolerance: float
 ) -> tuple[FloatArray, Any]:
-    """Return PCD weights (B, K) and statuses (B,) for 2 ≤ K ≤ 4, UNSETTLED where formulas fail."""
+    """Return PCD weights (B, K) and statuses (B,) for K = 2 and 3, UNSETTLED where formulas fail."""
     count, K = gramian.shape[:2]
     weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
     pcd_small = kernels().pcd_small
@@ -115,8 +115,7 @@ def pcd_settled(
     def task(part: slice) -> None:
         own_tau = tau if len(tau) == 1 else tau[part]
         own_scales = scales if len(scales) == 1 else scales[part]
-        space = np.empty(12)
-        pcd_small(gramian[part], own_tau, own_scales, weights[part], status[part], rescale, tolerance, space)
+        pcd_small(gramian[part], own_tau, own_scales, weights[part], status[part], rescale, tolerance)
 
     in_threads(task, count, threads)
     return weights, status

@@ -3,12 +3,12 @@
 To add one, write its file and name it here.
 """
 
+from mojd.weightings._registry import Weighting, get_weighting, registered_weightings
 from mojd.weightings.aggregation import aggregate
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.pcd import pcd, pcd_problem
 from mojd.weightings.projection import dualproj, dualproj_problem, project, project_problem
 from mojd.weightings.upgrad import upgrad, upgrad_problem
-from mojd.weightings._registry import Weighting, get_weighting, registered_weightings
 
 __all__ = [
     "Weighting",

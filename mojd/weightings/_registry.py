@@ -49,12 +49,12 @@ def register(weighting: Weighting) -> Weighting:
 
 
 def registered_weightings() -> tuple[Weighting, ...]:
-    """All registered weightings in the order of registration."""
+    """Return all registered weightings in the order of registration."""
     return tuple(_WEIGHTINGS.values())
 
 
 def get_weighting(name: str) -> Weighting:
-    """The weighting called `name`."""
+    """Return the weighting called `name`."""
     try:
         return _WEIGHTINGS[name]
     except KeyError:

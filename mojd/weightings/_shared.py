@@ -22,6 +22,18 @@ from mojd.errors import SolverError
 from mojd.qp import NNQP, Solution, Status
 from mojd.solvers import solve
 
+_FLOAT64 = np.dtype(np.float64)
+
+
+def is_plain_gramian(gramian: Any) -> bool:
+    """Whether kernels can take this as it is: one (K, K) float64 NumPy array in C order."""
+    if type(gramian) is not np.ndarray:
+        return False
+    shape = gramian.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0] or gramian.dtype is not _FLOAT64:
+        return False
+    return gramian.flags.carray
+
 
 class View(NamedTuple):
     """A Gramian as the caller gave it and in float64, with the namespace of the latter."""

@@ -20,9 +20,8 @@ from mojd.errors import InvalidInputError
 from mojd.qp import NNQP, Status
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, finish, solved, vector, view
+from mojd.weightings._shared import View, beside, finish, is_plain_gramian, solved, vector, view
 
-_FLOAT64 = np.dtype(np.float64)
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 _VANISHING = 64 * 2.0**-53
 
@@ -85,7 +84,8 @@ def pcd_problem(gramian: Any, tau: Any = 0.02, *, scales: Any = None) -> NNQP:
     matrix = view(gramian)
     if matrix.size < 2:
         raise InvalidInputError(
-            f"gramian of shape {tuple(matrix.original.shape)} has no secondary objective: pcd_problem needs K >= 2"
+            f"gramian of shape {tuple(matrix.original.shape)} has no secondary objective: pcd_problem needs "
+            "K >= 2"
         )
     return _problem(matrix, _tau(tau, matrix), _scales(scales, matrix))
 
@@ -192,31 +192,18 @@ def pcd(
     [-0.0098  0.583 ]
     [-0.3562  0.783 ]
     """
-    if (
-        type(gramian) is np.ndarray
-        and type(tau) is float
-        and scales is None
-        and solver == "auto"
-        and threads == 1
-    ):
-        shape = gramian.shape
-        plain = (
-            len(shape) == 2 and shape[0] == shape[1] > 1 and gramian.dtype is _FLOAT64 and 0.0 <= tau <= 1.0
-        )
-        if plain and gramian.flags.carray:
-            weights = _plain(gramian, tau, bool(rescale))
-            if weights is not None:
-                return weights
+    usual = type(tau) is float and 0.0 <= tau <= 1.0 and scales is None and solver == "auto"
+    if usual and threads == 1 and is_plain_gramian(gramian) and len(gramian) > 1:
+        plain = _plain(gramian, tau, bool(rescale))
+        if plain is not None:
+            return plain
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
     taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
-    if matrix.xp is np:
-        if nonfinite == "raise":
-            _checks.check_finite(matrix.values, "gramian")
-        _checks.check_gramian_values(matrix.values, "gramian", *precision_of(matrix.original))
-        if solver == "auto" and 2 <= matrix.size <= 4:
-            return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
+    if matrix.xp is np and solver == "auto" and matrix.size in (2, 3):
+        return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
+    _check(matrix, nonfinite)
     if matrix.size == 1:
         return finish(_rescaled(sizes + matrix.full((*matrix.batch_shape, 1), 0.0), matrix, rescale), matrix)
     return finish(_general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite), matrix)
@@ -226,7 +213,7 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
     """Return the weights of one plain Gramian with no scales, or None if anything is unusual."""
     size = len(gramian)
     taus, ones = _constant(size - 1, tau), _constant(size, 1.0)
-    if size <= 4:
+    if size <= 3:
         tolerance = FLOAT64_PRECISION.tolerance
         weights, status = fused.pcd_settled(gramian[None], taus[None], ones[None], rescale, 1, tolerance)
         return weights[0] if status[0] == Status.OPTIMAL else None
@@ -239,7 +226,16 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
     weights = np.empty(size)
     weights[0] = 1.0
     weights[1:] = x
-    return _rescaled(weights, View(gramian, gramian, np), rescale)
+    rescaled: FloatArray = _rescaled(weights, View(gramian, gramian, np), rescale)
+    return rescaled
+
+
+def _check(gramian: View, nonfinite: str) -> None:
+    """Raise if a CPU Gramian is none; solvers see the block of the secondaries only."""
+    if gramian.xp is np:
+        if nonfinite == "raise":
+            _checks.check_finite(gramian.values, "gramian")
+        _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
 
 
 def _settled(
@@ -253,6 +249,7 @@ def _settled(
     weights, status = fused.pcd_settled(values, taus, sizes, rescale, threads, tolerance)
     left = np.flatnonzero(status != Status.OPTIMAL)
     if len(left):
+        _check(gramian, nonfinite)
         own_tau = taus if len(taus) == 1 else taus[left]
         own_scales = sizes if len(sizes) == 1 else sizes[left]
         rest = View(values[left], values[left], np)

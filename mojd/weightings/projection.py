@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mojd import _checks
 from mojd._arrays import Array, as_array
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, finish, solved, vector, view
-
-_FLOAT64 = np.dtype(np.float64)
+from mojd.weightings._shared import View, beside, finish, is_plain_gramian, solved, vector, view
 
 
 def project_problem(U: Any, G: Any) -> NNQP:
@@ -180,15 +176,10 @@ def dualproj(
     >>> mojd.dualproj([[1.0, -2.0], [-2.0, 5.0]])
     array([1. , 0.5])
     """
-    if type(gramian) is np.ndarray and pref_vector is None and solver == "auto" and threads == 1:
-        if gramian.ndim == 2 and gramian.shape[0] == gramian.shape[1] and gramian.dtype is _FLOAT64:
-            x = (
-                fused.solve_plain(gramian, gramian.sum(axis=-1), bounded=True)
-                if gramian.flags.carray
-                else None
-            )
-            if x is not None:
-                return (1.0 + x) / len(x)
+    if pref_vector is None and solver == "auto" and threads == 1 and is_plain_gramian(gramian):
+        x = fused.solve_plain(gramian, gramian.sum(axis=-1), bounded=True)
+        if x is not None:
+            return (1.0 + x) / len(x)
     matrix = view(gramian)
     solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
     return finish(dualproj_lift(solution.x_float64, matrix, pref_vector), matrix)

@@ -12,9 +12,7 @@ from mojd._arrays import Array, FloatArray, precision_of
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, check_statuses, finish, solved, vector, view
-
-_FLOAT64 = np.dtype(np.float64)
+from mojd.weightings._shared import View, check_statuses, finish, is_plain_gramian, solved, vector, view
 
 
 @functools.lru_cache(maxsize=64)
@@ -120,17 +118,10 @@ def upgrad(
     >>> bool((J @ (J.T @ w) >= -1e-12).all())
     True
     """
-    if type(gramian) is np.ndarray and pref_vector is None and solver == "auto" and threads == 1:
-        shape = gramian.shape
-        if (
-            len(shape) == 2
-            and shape[0] == shape[1] != 0
-            and gramian.dtype is _FLOAT64
-            and gramian.flags.carray
-        ):
-            weights = fused.upgrad_plain(gramian, uniform(shape[0]))
-            if weights is not None:
-                return weights
+    if pref_vector is None and solver == "auto" and threads == 1 and is_plain_gramian(gramian):
+        plain = fused.upgrad_plain(gramian, uniform(len(gramian)))
+        if plain is not None:
+            return plain
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
