@@ -12,6 +12,7 @@ costs the same few products on any device.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 Array = Any
@@ -56,7 +57,7 @@ def equilibrate(xp: Any, gramian: Array, linear: Array, x: Array) -> Equilibrate
     )
 
 
-def _slices(array: Array, size: Array) -> tuple[Array, Array, Array]:
+def _slices(array: Array, size: Array | float) -> tuple[Array, Array, Array]:
     """Split `array`, whose entries are at most `size` (a power of two), into three exact slices."""
     anchor = 1.5 * size * 2.0 ** (52 - SLICE_BITS)
     high = (array + anchor) - anchor
@@ -78,7 +79,7 @@ def accurate_slack(xp: Any, problem: Equilibrated) -> Array:
     gramian = problem.gramian
     largest = xp.max(xp.abs(problem.x), axis=-1, keepdims=True)
     size = 2 * power_of_two(xp, largest)
-    matrix = _slices(gramian, xp.full(gramian.shape[:1] + (1, 1), 4.0, dtype=gramian.dtype))
+    matrix = _slices(gramian, 4.0)
     vector = _slices(problem.x, size)
     total, error = problem.linear, xp.zeros_like(problem.linear)
     for order in range(5):
@@ -122,7 +123,7 @@ def _interior_weights(xp: Any, gramian: Array) -> tuple[Array, Array]:
     square = xp.sum((y * (gramian @ y + rounding))[..., 0], axis=-1)
     found = (margin > 0) & xp.isfinite(margin)
     safe = xp.where(found, margin, xp.ones_like(margin))
-    infinite = xp.full(margin.shape, float("inf"), dtype=margin.dtype)
+    infinite = xp.full_like(margin, math.inf)
     return y, xp.where(found, xp.sqrt(xp.maximum(square, 0 * square)) / safe, infinite)
 
 

@@ -213,15 +213,15 @@ class Solution:
     def _shaped(self, array: Array, tail: tuple[int, ...] = ()) -> Any:
         """Give a flat (B, R, ...) result the batch shape; a Python scalar for one problem."""
         shape = (*self.problem.batch_shape, *tail)
-        if not shape:
-            return array.item() if isinstance(array, np.ndarray) else array.reshape(())
-        return array.reshape(shape)
+        if not shape and isinstance(array, np.ndarray):
+            return array.item()
+        return self._namespace.reshape(array, shape)
 
     @cached_property
     def _flat_raw(self) -> Array:
         """The solver's output as (B, R, K)."""
         flat = self.problem.flatten()
-        return self._raw_x.reshape(flat.linear.shape)
+        return self._namespace.reshape(self._raw_x, flat.linear.shape)
 
     @cached_property
     def _flat_status(self) -> Array:
@@ -236,7 +236,7 @@ class Solution:
         if isinstance(self._status, int):
             return Status(self._status)
         if not self.problem.batch_shape:
-            return Status(int(self._status.reshape(())))
+            return Status(int(self._namespace.reshape(self._status, ())))
         return restore(self._shaped(self._status), self.problem.gramian)
 
     @property
@@ -245,7 +245,7 @@ class Solution:
         if isinstance(self._iterations, int):
             return self._iterations
         if not self.problem.batch_shape:
-            return int(self._iterations.reshape(()))
+            return int(self._namespace.reshape(self._iterations, ()))
         return restore(self._shaped(self._iterations), self.problem.gramian)
 
     @cached_property
@@ -256,7 +256,7 @@ class Solution:
     @property
     def codes(self) -> Array:
         """The statuses as an array (...) whatever their number, NumPy's unless on a device."""
-        return self._flat_status.reshape(self.problem.batch_shape)
+        return self._namespace.reshape(self._flat_status, self.problem.batch_shape)
 
     @cached_property
     def x_float64(self) -> Array:
@@ -268,8 +268,8 @@ class Solution:
     @cached_property
     def _solved_x(self) -> Array:
         """The minimisers as (B, R, K), NaN where there is none."""
-        unsolved = (self._flat_status == Status.INFEASIBLE) | (self._flat_status == Status.NONFINITE)
-        xp = self._namespace
+        codes, xp = self._flat_status, self._namespace
+        unsolved = (codes == int(Status.INFEASIBLE)) | (codes == int(Status.NONFINITE))
         return xp.where(unsolved[..., None], xp.full_like(self._flat_raw, math.nan), self._flat_raw)
 
     @cached_property
@@ -283,7 +283,7 @@ class Solution:
     def ray(self) -> Array:
         """Directions z ≥ 0 with Gz = 0 and qᵀz < 0 where INFEASIBLE (Farkas certificate), else NaN."""
         xp = self._namespace
-        infeasible = (self._flat_status == Status.INFEASIBLE)[..., None]
+        infeasible = (self._flat_status == int(Status.INFEASIBLE))[..., None]
         ray = xp.where(infeasible, self._flat_raw, xp.full_like(self._flat_raw, math.nan))
         return restore(self._shaped(ray, (self.problem.size,)), self.problem.gramian)
 

@@ -104,7 +104,7 @@ def registered_solvers() -> tuple[Solver, ...]:
 
 
 def get_solver(name: str) -> Solver:
-    """Return the solver called `name`; raise an error that says what to do if there is none or it can't run."""
+    """Return the solver called `name`; raise an error that says what to do if it can't run."""
     try:
         solver = _SOLVERS[name]
     except KeyError:

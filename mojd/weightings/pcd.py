@@ -264,7 +264,7 @@ def _general(
     xp = gramian.xp
     solution = solved(_problem(gramian, tau, scales), solver, threads, nonfinite)
     x = solution.x_float64
-    feasible = xp.where((solution.codes == Status.INFEASIBLE)[..., None], xp.zeros_like(x), x)
+    feasible = xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
     primary = scales[..., :1] + xp.zeros_like(feasible[..., :1])
     return _rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
 
