@@ -125,7 +125,9 @@ def writable_view(array: FloatArray) -> FloatArray:
 
     The kernels never write to their inputs; see :mod:`mojd.kernels.signatures`.
     """
-    return array if array.flags.writeable or array.size == 0 else np.asarray(_Writable(array))
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Writable(array)) if array.size else array.copy()
 
 
 def device_float64(array: Array) -> Array:

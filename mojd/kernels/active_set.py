@@ -22,6 +22,11 @@ from mojd.kernels.status import INFEASIBLE, MAX_ITER, OPTIMAL
 # so what A·z keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
 RAY = 1e3
 
+# Entries of a null direction below this part of its largest are rounding errors.
+ZERO = 1e-12
+# What becomes of an exchange.
+MOVED, FREE, TOO_SHORT = 0, 1, 2
+
 # No index. Not a literal: numba would compile what it is passed to once more for that.
 NONE: Any = np.int64(-1)
 
@@ -69,34 +74,36 @@ def minimise_on_passive(q, entered, passive, m, state, x, y, U, inverse, w):
 
 
 @inner
-def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w):
+def exchange(A, j, slope, passive, m, state, x, z, U, inverse, w, rank_noise):
     """Bring the dependent index j in for the passive index that its null direction drives out.
 
-    z[:m] holds the null direction. Returns the new m, or −1 if no passive index falls (z is a ray),
-    or −2 if the way down is too short to be told from rounding errors.
+    z[:m] holds the null direction. Returns what happened and the new m: MOVED, or TOO_SHORT if the
+    way down can't be told from rounding errors, or FREE if no passive index falls along z.
     """
     entering = 0.0
     while True:
+        largest = 1.0
+        for i in range(m):
+            largest = abs(z[i]) if abs(z[i]) > largest else largest
         step, blocking = math.inf, NONE
         for i in range(m):
-            if z[i] < 0.0 and x[i] < -step * z[i]:
+            if z[i] < -ZERO * largest and x[i] < -step * z[i]:
                 step, blocking = -x[i] / z[i], i
         if blocking < 0:
-            return -1
-        uncertainty = null_noise(z, m)
-        if entering == 0.0 and -slope <= 0.5 * step * uncertainty:
-            return -2
+            return FREE, m
+        if entering == 0.0 and -slope <= 0.5 * step * null_noise(z, m, rank_noise):
+            return TOO_SHORT, m
         for i in range(m):
             moved = x[i] + step * z[i]
             x[i] = moved if moved > 0.0 else 0.0
         entering += step
         m = drop(blocking, passive, m, state, x, U, inverse, w)
         append(A, passive, m, j, U, inverse, w)
-        if not is_dependent(A, j, U, inverse, m, z):
+        if not is_dependent(A, j, U, inverse, m, z, rank_noise):
             passive[m] = j
             state[j] = PASSIVE
             x[m] = entering
-            return m + 1
+            return MOVED, m + 1
 
 
 @inner
@@ -112,7 +119,7 @@ def is_ray(A, passive, m, j, z, slope, s):
 
 
 @inner
-def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_iter):
+def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, rank_noise, max_iter):
     """Solve NNQP(A, q) from the feasible x[:m] ≥ 0 on the passive set passive[:m].
 
     `bounded` promises that the problem has a minimiser (q in the range of the Gramian), so that a
@@ -135,17 +142,16 @@ def active_set(A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, max_
             if j < 0:
                 return OPTIMAL, m, iteration + 1
             append(A, passive, m, j, U, inverse, w)
-            if not is_dependent(A, j, U, inverse, m, z):
+            if not is_dependent(A, j, U, inverse, m, z, rank_noise):
                 passive[m] = j
                 state[j] = PASSIVE
                 x[m] = 0.0
                 m += 1
                 break
-            grown = exchange(A, j, slope, passive, m, state, x, z, U, inverse, w)
-            if grown >= 0:
-                m = grown
+            outcome, m = exchange(A, j, slope, passive, m, state, x, z, U, inverse, w, rank_noise)
+            if outcome == MOVED:
                 break
-            if grown == -1 and not bounded and is_ray(A, passive, m, j, z, slope, w):
+            if outcome == FREE and not bounded and is_ray(A, passive, m, j, z, slope, w):
                 for i in range(m):
                     x[i] = z[i] if z[i] > 0.0 else 0.0
                 passive[m] = j

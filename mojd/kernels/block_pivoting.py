@@ -42,7 +42,7 @@ def keep_prefix(passive, m, state, K):
 
 
 @inner
-def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse):
+def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse, rank_noise):
     """Look for the passive set by block exchanges.
 
     All arrays but `A` and `q` are work space, modified in place. On return passive[:m] is the
@@ -58,7 +58,7 @@ def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse):
     while True:
         iterations += 1
         kept, count = keep_prefix(passive, m, state, K)
-        m = extend(A, passive, kept, count, state, U, inverse, z)
+        m = extend(A, passive, kept, count, state, U, inverse, z, rank_noise)
         for i in range(kept, m):
             forwarded[i] = -q[passive[i]]
         forward(U, inverse, m, forwarded, kept)

@@ -38,7 +38,7 @@ def equilibrate(G, A, scale, tolerance, tiny):
     """Write D·G·D to `A` and the diagonal of D to `scale` (both modified in place).
 
     D holds powers of two that bring the diagonal of G into [½, 2), so that no bit is lost
-    (DESIGN.md §4). Rows with a zero diagonal become exactly zero, with scale 1.
+    (docs/design.md). Rows with a zero diagonal become exactly zero, with scale 1.
 
     `tolerance` is how far |G_ij − G_ji| and |G_ij| may exceed what √(G_ii·G_jj) allows, relative
     to it. `tiny` is the smallest square that the dtype of the caller resolves: off-diagonal

@@ -13,9 +13,8 @@ from mojd.kernels.compiling import fast_inner, inner
 
 # Relative pivots below this are looked at closely before they are trusted.
 SUSPECT_PIVOT = 1e-6
-# A pivot below NOISE·(1 + ‖z‖²), where z is the combination of rows that nearly vanishes, is what
-# rounding the entries of the Gramian alone can produce: the row depends on the others.
-NOISE = 16 * 2.0**-53
+# How many roundings an entry of a Gramian and of its factor has gone through, generously.
+ROUNDINGS = 8.0
 
 
 @fast_inner
@@ -69,26 +68,42 @@ def solve(U, inverse, m, v):
 
 
 @inner
-def null_noise(z, m):
-    """Return how much curvature along (z[:m], 1) rounding errors can hide or feign."""
-    total = 1.0
-    for i in range(m):
-        total += z[i] * z[i]
-    return NOISE * total
+def rank_noise(tolerance):
+    """Return what rounding can do to an entry, relatively, for tolerance = √ε of the dtype."""
+    return ROUNDINGS * tolerance * tolerance
 
 
 @inner
-def is_dependent(A, j, U, inverse, m, z):
+def suspect_pivot(noise):
+    """Return the relative pivot below which a row may depend on those before it."""
+    return SUSPECT_PIVOT if 1e3 * noise < SUSPECT_PIVOT else 1e3 * noise
+
+
+@inner
+def null_noise(z, m, noise):
+    """Return how much curvature along (z[:m], 1) rounding errors can hide or feign.
+
+    `noise` is what rounding can do to an entry of the Gramian. A pivot below noise·(1 + ‖z‖²) is
+    nothing but that: its row depends on the others.
+    """
+    total = 1.0
+    for i in range(m):
+        total += z[i] * z[i]
+    return noise * total
+
+
+@inner
+def is_dependent(A, j, U, inverse, m, z, noise):
     """Whether index j, whose column is U[:m + 1, m], depends on the passive ones to rounding.
 
     If it does, z[:m] is set to the solution of A_FF·z = −A_Fj, so that A·(z, 1) vanishes.
     """
-    if U[m, m] > SUSPECT_PIVOT * A[j, j]:
+    if U[m, m] > suspect_pivot(noise) * A[j, j]:
         return False
     for i in range(m):
         z[i] = -U[i, m]
     backward(U, inverse, m, z)
-    return U[m, m] <= null_noise(z, m)
+    return U[m, m] <= null_noise(z, m, noise)
 
 
 @inner
@@ -109,7 +124,7 @@ def append(A, passive, m, j, U, inverse, v):
 
 
 @inner
-def extend(A, passive, kept, count, state, U, inverse, z):
+def extend(A, passive, kept, count, state, U, inverse, z, noise):
     """Factor passive[:count], whose first `kept` rows and columns are done; return the new size.
 
     Indices that depend on those before them are taken out of the list, with state 0.
@@ -126,7 +141,7 @@ def extend(A, passive, kept, count, state, U, inverse, z):
             U[k, j] = A[row, passive[j]]
         eliminate(U, inverse, k, k, count)
         inverse[k] = 1.0 / U[k, k]
-        if not is_dependent(A, row, U, inverse, k, z):
+        if not is_dependent(A, row, U, inverse, k, z, noise):
             k += 1
             continue
         count -= 1

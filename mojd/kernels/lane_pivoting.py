@@ -11,7 +11,6 @@ import numpy as np
 
 from mojd.kernels.block_pivoting import PATIENCE
 from mojd.kernels.compiling import inner
-from mojd.kernels.factor import SUSPECT_PIVOT
 from mojd.kernels.gradient import NOISE
 from mojd.kernels.lane_factor import factor, residual_lanes, solve_lanes
 from mojd.kernels.lanes import WIDTH, fma, load, splat, store
@@ -149,9 +148,9 @@ def refine_lanes(U, size, m, inverse, diagonal, right, y, correction, wanted):
 
 
 @inner
-def settle(lane, flips, lowest, weakest, passive, m, state, best, patience):
+def settle(lane, flips, lowest, weakest, passive, m, state, best, patience, suspect):
     """Return what becomes of a running lane, and prepare its next passive set."""
-    if not weakest > SUSPECT_PIVOT:
+    if not weakest > suspect:
         return GIVEN_UP
     if flips == 0:
         return GIVEN_UP if weakest < REFINE_PIVOT and lowest < -VIOLATION else SOLVED
@@ -164,12 +163,13 @@ def settle(lane, flips, lowest, weakest, passive, m, state, best, patience):
 
 
 @inner
-def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, buffers):
+def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect):
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
     `A` is flat; base[lane] says where the matrix of a lane begins, all at 0 if they share it.
     `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
-    lie in the second buffer, y, in the order of `passive`.
+    lie in the second buffer, y, in the order of `passive`. A relative pivot below `suspect` is
+    left to the scalar solver.
     """
     U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, q, _ = buffers
     K = q.size // WIDTH
@@ -198,7 +198,7 @@ def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, bu
         wanted[lane] = 0.0
         if outcome[lane] == RUNNING:
             outcome[lane] = settle(
-                lane, flips[lane], lowest[lane], weakest[lane], passive, m, state, best, patience
+                lane, flips[lane], lowest[lane], weakest[lane], passive, m, state, best, patience, suspect
             )
             if outcome[lane] == SOLVED and weakest[lane] < REFINE_PIVOT:
                 rough, wanted[lane] = True, 1.0

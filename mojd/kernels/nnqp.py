@@ -10,8 +10,9 @@ from numba import types
 from mojd.kernels.closed_form import solve_small
 from mojd.kernels.compiling import entry_point
 from mojd.kernels.equilibrate import equilibrate
+from mojd.kernels.factor import rank_noise
 from mojd.kernels.queue import solve_own, solve_shared
-from mojd.kernels.scalar import solve_scaled
+from mojd.kernels.scalar import normalise_linear, solve_scaled
 from mojd.kernels.signatures import (
     COUNT_TABLE,
     COUNTS,
@@ -44,8 +45,18 @@ def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
     if code != OPTIMAL:
         x[:] = math.nan
         return code
+    if closed_form and K <= 3:
+        # Once more in numbers of ordinary size: exponents alone must not decide who solves.
+        linear = floats[at + K : at + 2 * K]
+        magnitude = normalise_linear(q, scale, linear)
+        if magnitude > 0.0 and solve_small(A, linear, x, tolerance) == OPTIMAL:
+            for j in range(K):
+                x[j] *= scale[j] * magnitude
+            return OPTIMAL
     work, at = matrix(floats, at + K, K + 8, K)
-    status, iterations = solve_scaled(A, scale, q, x, work, integers[: 2 * K + 2].reshape(2, K + 1), bounded)
+    status, iterations = solve_scaled(
+        A, scale, q, x, work, integers[: 2 * K + 2].reshape(2, K + 1), bounded, rank_noise(tolerance)
+    )
     return status + 256 * iterations
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mojd.kernels.compiling import inner
 from mojd.kernels.equilibrate import equilibrate
+from mojd.kernels.factor import rank_noise, suspect_pivot
 from mojd.kernels.lane_pivoting import (
     GIVEN_UP,
     IDLE,
@@ -86,7 +87,7 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
     base, flips, rows = lanes[5], lanes[6], lanes[7]
     y, q, magnitude, flat = buffers[1], buffers[11], buffers[12], A.reshape(K * K)
     q[:] = 0.0
-    following, running = 0, 0
+    following, running, suspect = 0, 0, suspect_pivot(rank_noise(tolerance))
     while True:
         for lane in range(WIDTH):
             while outcome[lane] == IDLE and following < R:
@@ -101,7 +102,7 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
                     running += 1
         if running == 0:
             return
-        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers)
+        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
         for lane in range(WIDTH):
             r = task[lane]
             if outcome[lane] != IDLE:
@@ -131,7 +132,7 @@ def solve_own(G, linear, x, status, iterations, tolerance, tiny, floats, integer
     q[:] = 0.0
     for lane in range(WIDTH):
         base[lane] = lane * K * K
-    following, running = 0, 0
+    following, running, suspect = 0, 0, suspect_pivot(rank_noise(tolerance))
     while True:
         for lane in range(WIDTH):
             while outcome[lane] == IDLE and following < B:
@@ -151,7 +152,7 @@ def solve_own(G, linear, x, status, iterations, tolerance, tiny, floats, integer
                     running += 1
         if running == 0:
             return
-        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers)
+        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
         for lane in range(WIDTH):
             b = task[lane]
             if outcome[lane] != IDLE:

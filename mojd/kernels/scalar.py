@@ -54,9 +54,10 @@ def is_well_conditioned(A, passive, m, U):
 
 
 @inner
-def solve_equilibrated(A, q, floats, integers, bounded):
+def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0} and max|q| about 1.
 
+    `rank_noise` is what rounding can do to an entry of A; see :func:`mojd.kernels.factor.null_noise`.
     `floats` (K + 8, K) and `integers` (2, K + 1) are work space, modified in place. Returns
     (status, m, iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
     """
@@ -68,7 +69,7 @@ def solve_equilibrated(A, q, floats, integers, bounded):
         if A[j, j] == 0.0 and q[j] < 0.0:
             passive[0], x[0] = j, 1.0
             return INFEASIBLE, 1, 0
-    solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse)
+    solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse, rank_noise)
     if solved:
         if is_well_conditioned(A, passive, m, U):
             for i in range(m):
@@ -83,14 +84,14 @@ def solve_equilibrated(A, q, floats, integers, bounded):
                     x[k] = x[k + 1]
                 m -= 1
         status, m, more = active_set(
-            A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, 20 * K + 100
+            A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, rank_noise, 20 * K + 100
         )
         iterations += more
         if status != OPTIMAL:
             return status, m, iterations
     refine(A, q, passive, m, x, U, inverse, y)
     if worst_slack(A, q, passive, m, x, s) < -VIOLATION:
-        m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse)
+        m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse, rank_noise)
         refine(A, q, passive, m, x, U, inverse, y)
     return OPTIMAL, m, iterations
 
@@ -126,7 +127,7 @@ def write_solution(solution, passive, m, status, scale, magnitude, x):
 
 
 @inner
-def solve_scaled(A, scale, q, x, floats, integers, bounded):
+def solve_scaled(A, scale, q, x, floats, integers, bounded, rank_noise):
     """Solve NNQP(G, q) for the A = D·G·D and D of :func:`equilibrate`; write x; return (status, n)."""
     magnitude = normalise_linear(q, scale, floats[7])
     if not magnitude >= 0.0:
@@ -135,6 +136,6 @@ def solve_scaled(A, scale, q, x, floats, integers, bounded):
     x[:] = 0.0
     if magnitude == 0.0:
         return OPTIMAL, 0
-    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, bounded)
+    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, bounded, rank_noise)
     write_solution(floats[0], integers[0], m, status, scale, magnitude, x)
     return status, iterations

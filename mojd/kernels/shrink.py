@@ -39,7 +39,7 @@ def cheapest(A, passive, m, state, s, U, inverse, y, price, ones):
 
 
 @inner
-def shrink(A, s, x, y, z, w, passive, m, state, U, inverse):
+def shrink(A, s, x, y, z, w, passive, m, state, U, inverse, rank_noise):
     """Lower Σx along null directions until none does, or K times; return the new m.
 
     `s` is the slack of x[:m] on passive[:m]; all arrays but `A` and `s` are modified in place.
@@ -50,10 +50,8 @@ def shrink(A, s, x, y, z, w, passive, m, state, U, inverse):
             break
         append(A, passive, m, j, U, inverse, w)
         state[j] = SET_ASIDE
-        if is_dependent(A, j, U, inverse, m, z):
-            grown = exchange(A, j, -math.inf, passive, m, state, x, z, U, inverse, w)
-            if grown >= 0:
-                m = grown
+        if is_dependent(A, j, U, inverse, m, z, rank_noise):
+            _, m = exchange(A, j, -math.inf, passive, m, state, x, z, U, inverse, w, rank_noise)
     for j in range(s.size):
         if state[j] == SET_ASIDE:
             state[j] = OUT

@@ -1,18 +1,15 @@
 """Solvers for NNQP, one backend a file. To add one, write its file and name it here.
 
-The order is the order of tables.
+The order of the names is the order of tables.
 """
 
-from mojd.solvers import (  # noqa: F401  (each registers itself)
-    active_set,
-    array_api,
-    closed_form,
-    cvxpy,
-    osqp,
-    qpsolvers,
-    scipy_nnls,
-)
+from importlib import import_module
+
 from mojd.solvers._registry import Solver, get_solver, register, registered_solvers
 from mojd.solvers.dispatch import available_solvers, solve
 
 __all__ = ["Solver", "available_solvers", "get_solver", "register", "registered_solvers", "solve"]
+
+# Each module registers what it offers.
+for _name in ("active_set", "closed_form", "array_api", "osqp", "cvxpy", "scipy_nnls", "qpsolvers"):
+    import_module(f"mojd.solvers.{_name}")

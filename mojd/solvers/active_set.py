@@ -65,7 +65,9 @@ def _solve_part(
         return
     solve_one, floats, integers = scalar_solver(K)
     for b, r in unsettled.tolist():
-        code = solve_one(gramian[b], linear[b, r], x[b, r], False, bounded, *precision, floats, integers)
+        code = solve_one(
+            gramian[b], linear[b, r], x[b, r], closed_form, bounded, *precision, floats, integers
+        )
         status[b, r] = code & 255
         iterations[b, r] += code >> 8
 

@@ -24,7 +24,7 @@ def available_solvers() -> tuple[str, ...]:
     --------
     >>> import mojd
     >>> mojd.available_solvers()[:3]
-    ('closed_form', 'active_set', 'array_api')
+    ('active_set', 'closed_form', 'array_api')
     """
     return tuple(solver.name for solver in registered_solvers() if solver.is_available())
 

@@ -90,7 +90,7 @@ def _upgrad_pivoting(
     precision: Precision,
 ) -> None:
     """Write UPGrad weights and statuses by K projections of each Gramian."""
-    raw = solve_compiled(gramian, gramian, threads, precision, bounded=True)
+    raw = solve_compiled(gramian, gramian, threads, precision, closed_form=True, bounded=True)
     kernels().sum_projections(raw.x, raw.status, preference, weights, status)
 
 

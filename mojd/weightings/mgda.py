@@ -40,7 +40,7 @@ def mgda_problem(gramian: Any) -> NNQP:
     diagonal = xp.linalg.diagonal(values)
     infinite = xp.full_like(diagonal, float("inf"))
     offset = power_of_two(xp, xp.min(xp.where(diagonal > 0, diagonal, infinite), axis=-1))
-    linear = -offset[..., None] + 0.0 * diagonal
+    linear = xp.zeros_like(diagonal) - offset[..., None]
     problem = NNQP(values + offset[..., None, None], linear)
     problem.precision = precision_of(matrix.original)
     return problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -204,9 +205,8 @@ def pcd(
     if matrix.xp is np and solver == "auto" and matrix.size in (2, 3):
         return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
     _check(matrix, nonfinite)
-    if matrix.size == 1:
-        return finish(_rescaled(sizes + matrix.full((*matrix.batch_shape, 1), 0.0), matrix, rescale), matrix)
-    return finish(_general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite), matrix)
+    weights = _general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
+    return finish(weights, matrix)
 
 
 def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
@@ -218,7 +218,10 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
         weights, status = fused.pcd_settled(gramian[None], taus[None], ones[None], rescale, 1, tolerance)
         return weights[0] if status[0] == Status.OPTIMAL else None
     row, diagonal = gramian[0], gramian.diagonal()
-    if not ((row == gramian[:, 0]) & (row * row <= diagonal[0] * diagonal * (1 + 2**-20))).all():
+    if (
+        not math.isfinite(diagonal[0])
+        or not ((row == gramian[:, 0]) & (row * row <= diagonal[0] * diagonal * (1 + 2**-20))).all()
+    ):
         return None
     x = fused.solve_plain(gramian[1:, 1:].copy(), row[1:] - taus * diagonal[1:])
     if x is None:
@@ -260,13 +263,17 @@ def _settled(
 def _general(
     gramian: View, tau: Array, scales: Array, rescale: bool, solver: str, threads: int, nonfinite: str
 ) -> Array:
-    """Return the weights by way of the problem and any solver."""
+    """Return the weights by way of the problem and any solver; NaN where G holds any."""
     xp = gramian.xp
-    solution = solved(_problem(gramian, tau, scales), solver, threads, nonfinite)
-    x = solution.x_float64
-    feasible = xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
-    primary = scales[..., :1] + xp.zeros_like(feasible[..., :1])
-    return _rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
+    primary = scales[..., :1] + gramian.full((*gramian.batch_shape, 1), 0.0)
+    weights = primary
+    if gramian.size > 1:
+        solution = solved(_problem(gramian, tau, scales), solver, threads, nonfinite)
+        x = solution.x_float64
+        feasible = xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
+        weights = xp.concat([primary + xp.zeros_like(feasible[..., :1]), feasible], axis=-1)
+    finite = xp.all(xp.isfinite(gramian.values), axis=(-2, -1))[..., None]
+    return xp.where(finite, _rescaled(weights, gramian, rescale), xp.full_like(weights, math.nan))
 
 
 register(
