@@ -19,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(RUN) pip --disable-pip-version-check install --quiet --no-input
 
-.PHONY: help compare test check doctest docs bench format constraints clean
+.PHONY: help compare test check doctest docs bench format lowest constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,7 +40,7 @@ doctest: $(VENV)/.all  ## run the examples in docstrings, README.md and docs/
 	$(RUN) pytest --doctest-modules --ignore docs/conf.py mojd README.md docs $(ARGS)
 
 docs: $(VENV)/.all  ## build docs/_build/html; a warning is an error
-	$(RUN) sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html $(ARGS)
+	$(RUN) sphinx --fail-on-warning --keep-going --quiet --no-color -d docs/_build/doctrees docs docs/_build/html $(ARGS)
 	@echo "Built docs/_build/html/index.html"
 
 bench: $(VENV)/.all  ## time mojd and its peers side by side
@@ -49,6 +49,14 @@ bench: $(VENV)/.all  ## time mojd and its peers side by side
 format: $(VENV)/.all  ## repair what check complains about, where a tool can
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+
+lowest: $(VENV)/.python  ## run all tests with the oldest versions that pyproject.toml allows
+	rm -rf $(VENV)/lowest && $(VENV)/bin/python -m venv $(VENV)/lowest
+	grep -oE '"[a-z0-9-]+>=[0-9.]+' pyproject.toml | sed -e 's/"//' -e 's/>=/==/' >$(VENV)/lowest/constraints.txt
+	PIP_CONSTRAINT=$(VENV)/lowest/constraints.txt $(VENV)/lowest/bin/python -m pip \
+		--disable-pip-version-check install --quiet '.[cli,jax,solvers,test]'
+	$(VENV)/lowest/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
+		--override-ini filterwarnings=default $(ARGS)
 
 # From an environment with nothing but the extras, and what the builds of packages need. The pin of torch
 # stays as it is: on Linux its newest version brings gigabytes of CUDA along, which is left out here.

@@ -42,6 +42,8 @@ def _jax_platform(array: Array) -> str:
 
 def is_array(value: Any) -> bool:
     """Whether `value` is an array already, as opposed to a list, a number or a data frame."""
+    if isinstance(value, np.generic):
+        return False
     return isinstance(value, np.ndarray) or hasattr(value, "__array_namespace__") or _torch_tensor(value)
 
 

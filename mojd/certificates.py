@@ -152,5 +152,8 @@ def direction_error_bound(xp: Any, problem: Equilibrated, slack: Array) -> Array
     length = xp.sqrt(xp.maximum(square, 0 * square) + rounding)
     needed = negative > 0
     cost = xp.where(needed, negative * xp.where(needed, lift[:, None], 0 * negative), 0 * negative)
-    bound = 0.5 * (cost + xp.sqrt(cost * cost + 4 * (product + cost * length)))
+    known = xp.isfinite(cost)
+    finite = xp.where(known, cost, 0 * product)
+    root = 0.5 * (finite + xp.sqrt(finite * finite + 4 * (product + finite * length)))
+    bound = xp.where(known, root, cost)
     return (bound + shift) * (1 + 16 * 2.0**-52) * problem.magnitude

@@ -13,7 +13,7 @@ from mojd.kernels.double_double import difference_of_products
 from mojd.kernels.status import OPTIMAL, UNSETTLED
 
 # Squared diagonal ratios outside of this range could overflow or underflow in a product of three.
-LARGEST, SMALLEST = 2.0**300, 2.0**-300
+LARGEST, SMALLEST = 2.0**250, 2.0**-250
 # A 2×2 determinant below this part of its first term is left to the general solver's rank test.
 DEPENDENT = 1e-12
 # Relative pivots above this need no refinement.

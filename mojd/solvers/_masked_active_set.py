@@ -59,6 +59,10 @@ class State(NamedTuple):
         The weight that it has gathered so far.
     slope : float64 array, shape (N,)
         The slack that it had when it was chosen.
+    origin : Inverse
+        `inverse` at that time.
+    origin_x : float64 array, shape (N, K)
+        `x` at that time.
     """
 
     inverse: Inverse
@@ -70,6 +74,35 @@ class State(NamedTuple):
     entering: Array
     mass: Array
     slope: Array
+    origin: Inverse
+    origin_x: Array
+
+
+class Entry(NamedTuple):
+    """What becomes of the index that tries to enter, if there is one. One of four things happens.
+
+    Attributes
+    ----------
+    joins : bool array, shape (N,)
+        It joins the passive set.
+    moves : bool array, shape (N,)
+        It depends on the passive set, and gathers mass until it drives out the index `leaving`.
+    ray : bool array, shape (N,)
+        Nothing stops it: the null direction is a ray.
+    refused : bool array, shape (N,)
+        There is no way down that could be told from rounding errors.
+    leaving : bool array, shape (N, K)
+        The index that it drives out.
+    step : float64 array, shape (N,)
+        The mass that it gathers; 0 unless it `moves`.
+    """
+
+    joins: Array
+    moves: Array
+    ray: Array
+    refused: Array
+    leaving: Array
+    step: Array
 
 
 class Descent(NamedTuple):
@@ -144,49 +177,74 @@ def _is_ray(batch: Batch, found: Probe, slope: Array) -> Array:
     return -slope > RAY * size
 
 
+def _choose_inverse(xp: Any, mask: Array, one: Inverse, other: Inverse) -> Inverse:
+    """Return `one` where `mask` (N,) holds, and `other` elsewhere."""
+    return Inverse(
+        xp.where(mask[:, None], one.passive, other.passive),
+        xp.where(mask[:, None, None], one.root, other.root),
+        xp.where(mask, one.drift, other.drift),
+        xp.maximum(one.indefinite, other.indefinite),
+    )
+
+
+def _enter(batch: Batch, state: State, x: Array, slope: Array, found: Probe, tried: Array) -> Entry:
+    """Decide what becomes of the probed index where it has `tried` (N,) to enter."""
+    xp, inverse = batch.xp, state.inverse
+    falls = inverse.passive & (found.direction < -_direction_noise(xp, inverse, found))
+    step, index = _ratio_test(xp, x, falls, -found.direction)
+    dependent, stops = tried & found.dependent, xp.any(falls, axis=-1)
+    # Curvature that can't be seen may use up what the slope gains on the way.
+    certain = -slope > 0.5 * (state.mass + step) * found.hidden
+    moves = dependent & stops & certain
+    ray = dependent & ~stops & _is_ray(batch, found, slope)
+    return Entry(
+        joins=tried & ~found.dependent,
+        moves=moves,
+        ray=ray,
+        refused=dependent & ~moves & ~ray,
+        leaving=one_hot(xp, index, moves, x.shape[-1]),
+        step=keep(xp, moves, step),
+    )
+
+
 def _step(batch: Batch, state: State) -> State:
     """Let one index leave or join wherever the status is UNSETTLED."""
-    xp, K = batch.xp, state.x.shape[-1]
-    inverse, running = state.inverse, state.status == UNSETTLED
+    xp, inverse, running = batch.xp, state.inverse, state.status == UNSETTLED
     midway = running & xp.any(state.entering, axis=-1)
     descent = _descend(batch, state, running & ~midway)
     arrived = running & ~midway & ~xp.any(descent.blocking, axis=-1)
     chosen, slope = _choose(batch, state, descent.x, arrived)
-    optimal = arrived & ~xp.any(chosen, axis=-1)
     entering = xp.where(midway[:, None], state.entering, chosen)
     slope = xp.where(midway, state.slope, slope)
+    origin = _choose_inverse(xp, midway, state.origin, inverse)
+    origin_x = xp.where(midway[:, None], state.origin_x, descent.x)
 
     found = probe(batch, inverse, entering)
-    tried = xp.any(entering, axis=-1)
-    joins = tried & ~found.dependent
-    # A dependent index enters along its null direction, which drives a passive one out.
-    falls = inverse.passive & (found.direction < -_direction_noise(xp, inverse, found))
-    step, index = _ratio_test(xp, descent.x, falls, -found.direction)
-    driven = tried & found.dependent & xp.any(falls, axis=-1)
-    too_short = driven & ~midway & (-slope <= 0.5 * step * found.hidden)
-    moves = driven & ~too_short
-    ray = tried & found.dependent & ~driven & _is_ray(batch, found, slope)
-    refused = tried & ~joins & ~moves & ~ray
-
-    step = keep(xp, moves, step)
-    null_step = step[:, None] * keep(xp, inverse.passive, found.direction)
-    leaving = descent.blocking | one_hot(xp, index, moves, K)
-    joining = entering & joins[:, None]
-    x = xp.where(moves[:, None], positive_part(xp, descent.x + null_step), descent.x)
+    entry = _enter(batch, state, descent.x, slope, found, xp.any(entering, axis=-1))
+    joining, leaving = entering & entry.joins[:, None], descent.blocking | entry.leaving
+    null_step = entry.step[:, None] * keep(xp, inverse.passive, found.direction)
+    x = xp.where(entry.moves[:, None], positive_part(xp, descent.x + null_step), descent.x)
     x = keep(xp, ~leaving, xp.where(joining, xp.zeros_like(x) + state.mass[:, None], x))
     along = keep(xp, inverse.passive | entering, positive_part(xp, found.direction))
-    set_aside = (entering & refused[:, None]) | (descent.blocking & descent.stuck[:, None])
+    x = xp.where(entry.ray[:, None], along, x)
+    # What is refused midway has led nowhere: back to where it began.
+    back = midway & entry.refused
+    inverse = delete(batch, append(batch, inverse, found, joining), leaving)
+    set_aside = (entering & entry.refused[:, None]) | (descent.blocking & descent.stuck[:, None])
+    optimal = arrived & ~xp.any(chosen, axis=-1)
     status = xp.where(optimal, xp.full_like(state.status, OPTIMAL), state.status)
     return State(
-        inverse=delete(batch, append(batch, inverse, found, joining), leaving),
-        x=xp.where(ray[:, None], along, x),
-        status=xp.where(ray, xp.full_like(status, INFEASIBLE), status),
+        inverse=_choose_inverse(xp, back, origin, inverse),
+        x=xp.where(back[:, None], origin_x, x),
+        status=xp.where(entry.ray, xp.full_like(status, INFEASIBLE), status),
         iterations=state.iterations + xp.astype(xp.any(chosen, axis=-1), xp.int32),
-        aside=(state.aside & ~joins[:, None]) | set_aside,
-        last=xp.where(joins, xp.argmax(xp.astype(entering, xp.int32), axis=-1), state.last),
-        entering=entering & moves[:, None],
-        mass=keep(xp, moves, state.mass + step),
+        aside=(state.aside & ~entry.joins[:, None]) | set_aside,
+        last=xp.where(entry.joins, xp.argmax(xp.astype(entering, xp.int32), axis=-1), state.last),
+        entering=entering & entry.moves[:, None],
+        mass=keep(xp, entry.moves, state.mass + entry.step),
         slope=slope,
+        origin=origin,
+        origin_x=origin_x,
     )
 
 
@@ -198,9 +256,10 @@ def active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State
     start = passive & (x > 0)
     # What block pivoting left of the inverse may have been through much worse passive sets.
     inverse = move_to(batch, empty_inverse(batch), start, 0, int(xp.max(count_true(xp, start))))
+    x = keep(xp, inverse.passive, x)
     state = State(
         inverse=inverse,
-        x=keep(xp, inverse.passive, x),
+        x=x,
         status=xp.where(finished, code + OPTIMAL, code + UNSETTLED),
         iterations=xp.zeros_like(zeros, dtype=xp.int32),
         aside=nothing,
@@ -208,6 +267,8 @@ def active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State
         entering=nothing,
         mass=zeros,
         slope=zeros,
+        origin=inverse,
+        origin_x=x,
     )
     # The hard problems of the tests take fewer than 2·K steps.
     for _ in range(10 * x.shape[-1] + 100):

@@ -75,10 +75,31 @@ def upgrad_flat(
     left = np.flatnonzero(status == UNSETTLED)
     if len(left):
         own = preference if len(preference) == 1 else preference[left]
+        left = _retry_in_ordinary_units(gramian, own, weights, status, left, precision.tolerance)
+        own = preference if len(preference) == 1 else preference[left]
+    if len(left):
         some, codes = np.empty((len(left), K)), np.empty(len(left), dtype=np.int8)
         _upgrad_pivoting(gramian[left], own, some, codes, threads, precision)
         weights[left], status[left] = some, codes
     return weights, status
+
+
+def _retry_in_ordinary_units(
+    gramian: FloatArray, preference: FloatArray, weights: FloatArray, status: Any, left: Any, tolerance: float
+) -> Any:
+    """Retry closed forms with the largest gradient near norm 1; return what is still unsettled.
+
+    Weights do not depend on the units of the losses, and so the exponents alone must not decide who
+    solves: the last bit may differ between formulas and pivoting.
+    """
+    largest = np.max(np.diagonal(gramian[left], axis1=1, axis2=2), axis=1)
+    exponents = np.where(np.isfinite(largest) & (largest > 0), np.frexp(largest)[1] & ~1, 0)
+    scaled = np.ldexp(gramian[left], -exponents[:, None, None])
+    some, codes = np.empty((len(left), weights.shape[1])), np.empty(len(left), dtype=np.int8)
+    kernels().upgrad_small(scaled, preference, some, codes, tolerance)
+    settled = codes == OPTIMAL
+    weights[left[settled]], status[left[settled]] = some[settled], OPTIMAL
+    return left[~settled]
 
 
 def _upgrad_pivoting(

@@ -96,6 +96,16 @@ def solved(problem: NNQP, solver: str, threads: int, nonfinite: str) -> Solution
     return solution
 
 
+def minimisers(solution: Solution, gramian: View) -> Array:
+    """Return x in float64 for problems with q = G·u, which always have a minimiser.
+
+    A solver sees a ray only where G·u vanishes to rounding, so that q is noise: then u is its own
+    projection, and x = 0.
+    """
+    xp, x = gramian.xp, solution.x_float64
+    return xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
+
+
 def require_answers(status: Any, solver: str) -> None:
     """Raise if a status says that there is no answer."""
     if (status == Status.MAX_ITER).any():
@@ -109,10 +119,17 @@ def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
     """Raise if a fused kernel gave up, refused a Gramian or met NaN that is to be reported."""
     if (status == Status.OPTIMAL).all():
         return
-    if nonfinite == "raise":
-        _checks.check_finite(gramian.values, "gramian")
-    _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
+    check_values(gramian, nonfinite)
     require_answers(status, "auto")
+
+
+def check_values(gramian: View, nonfinite: str) -> None:
+    """Raise if a CPU Gramian holds NaN, unless it is to propagate, or can't be a Gramian."""
+    if gramian.xp is np:
+        _checks.check_nonfinite(nonfinite)
+        if nonfinite == "raise":
+            _checks.check_finite(gramian.values, "gramian")
+        _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
 
 
 def finish(weights: Array, gramian: View) -> Array:

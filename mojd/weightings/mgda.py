@@ -8,7 +8,7 @@ from mojd._arrays import Array, precision_of
 from mojd.certificates import power_of_two
 from mojd.qp import NNQP
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, finish, solved, view
+from mojd.weightings._shared import View, check_values, finish, solved, view
 
 
 def mgda_problem(gramian: Any) -> NNQP:
@@ -91,6 +91,8 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
     array([0.2, 0.8])
     """
     matrix = view(gramian)
+    # Before c is added, so that an error shows the caller's own numbers.
+    check_values(matrix, nonfinite)
     problem = mgda_problem(matrix.original)
     solution = solved(problem, solver, threads, nonfinite)
     return finish(mgda_lift(solution.x_float64, matrix), matrix)

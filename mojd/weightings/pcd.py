@@ -21,7 +21,7 @@ from mojd.errors import InvalidInputError
 from mojd.qp import NNQP, Status
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, finish, is_plain_gramian, solved, vector, view
+from mojd.weightings._shared import View, beside, check_values, finish, is_plain_gramian, solved, vector, view
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 _VANISHING = 64 * 2.0**-53
@@ -204,7 +204,7 @@ def pcd(
     taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
     if matrix.xp is np and solver == "auto" and matrix.size in (2, 3):
         return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
-    _check(matrix, nonfinite)
+    check_values(matrix, nonfinite)
     weights = _general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
     return finish(weights, matrix)
 
@@ -218,10 +218,10 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
         weights, status = fused.pcd_settled(gramian[None], taus[None], ones[None], rescale, 1, tolerance)
         return weights[0] if status[0] == Status.OPTIMAL else None
     row, diagonal = gramian[0], gramian.diagonal()
-    if (
-        not math.isfinite(diagonal[0])
-        or not ((row == gramian[:, 0]) & (row * row <= diagonal[0] * diagonal * (1 + 2**-20))).all()
-    ):
+    if not 0.0 <= diagonal[0] < math.inf:
+        return None
+    bound = math.sqrt(diagonal[0]) * np.sqrt(np.maximum(diagonal, 0.0)) * (1 + 2**-26)
+    if not ((row == gramian[:, 0]) & (abs(row) <= bound)).all():
         return None
     x = fused.solve_plain(gramian[1:, 1:].copy(), row[1:] - taus * diagonal[1:])
     if x is None:
@@ -231,14 +231,6 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
     weights[1:] = x
     rescaled: FloatArray = _rescaled(weights, View(gramian, gramian, np), rescale)
     return rescaled
-
-
-def _check(gramian: View, nonfinite: str) -> None:
-    """Raise if a CPU Gramian is none; solvers see the block of the secondaries only."""
-    if gramian.xp is np:
-        if nonfinite == "raise":
-            _checks.check_finite(gramian.values, "gramian")
-        _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
 
 
 def _settled(
@@ -252,7 +244,7 @@ def _settled(
     weights, status = fused.pcd_settled(values, taus, sizes, rescale, threads, tolerance)
     left = np.flatnonzero(status != Status.OPTIMAL)
     if len(left):
-        _check(gramian, nonfinite)
+        check_values(gramian, nonfinite)
         own_tau = taus if len(taus) == 1 else taus[left]
         own_scales = sizes if len(sizes) == 1 else sizes[left]
         rest = View(values[left], values[left], np)

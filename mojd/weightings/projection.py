@@ -9,7 +9,17 @@ from mojd._arrays import Array, as_array
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, finish, is_plain_gramian, solved, vector, view
+from mojd.weightings._shared import (
+    View,
+    beside,
+    check_values,
+    finish,
+    is_plain_gramian,
+    minimisers,
+    solved,
+    vector,
+    view,
+)
 
 
 def project_problem(U: Any, G: Any) -> NNQP:
@@ -38,13 +48,26 @@ def project_problem(U: Any, G: Any) -> NNQP:
 def _rows(U: Any, gramian: View) -> Array:
     rows = as_array(U, "U")
     _checks.check_rows(rows, gramian.size, "U", "one vector of weights per row")
+    _checks.broadcast_batch(gramian.batch_shape, tuple(rows.shape[:-2]), "G and U")
     return beside(rows, gramian)
 
 
 def _problem(rows: Array, gramian: View) -> NNQP:
     if rows.ndim == 1:
-        return NNQP(gramian.original, gramian.xp.sum(rows * gramian.values, axis=-1))
-    return NNQP(gramian.original[..., None, :, :], rows @ gramian.values)
+        terms = rows * gramian.values
+        return NNQP(gramian.original, _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms)))
+    linear, sizes = rows @ gramian.values, abs(rows) @ abs(gramian.values)
+    return NNQP(gramian.original[..., None, :, :], _without_noise(gramian, linear, sizes[..., None]))
+
+
+def _without_noise(gramian: View, linear: Array, sizes: Array) -> Array:
+    """Replace entries of G·u that rounding alone explains by 0.
+
+    Where the gradients cancel, what rounding leaves of G·u need not lie in the range of G, and the
+    problem would be unbounded for no reason. `sizes` holds the sizes of the terms of the sums.
+    """
+    noise = (gramian.size + 2) * 2.0**-52 * gramian.xp.sum(sizes, axis=-1)
+    return gramian.xp.where(abs(linear) <= noise, gramian.xp.zeros_like(linear), linear)
 
 
 def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str = "raise") -> Array:
@@ -91,9 +114,10 @@ def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite
            [1. , 1. ]])
     """
     matrix = view(G)
+    check_values(matrix, nonfinite)
     rows = _rows(U, matrix)
     solution = solved(_problem(rows, matrix), solver, threads, nonfinite)
-    return finish(rows + solution.x_float64, matrix)
+    return finish(rows + minimisers(solution, matrix), matrix)
 
 
 def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
@@ -118,9 +142,11 @@ def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     """
     matrix = view(gramian)
     if pref_vector is None:
-        return NNQP(matrix.original, matrix.xp.sum(matrix.values, axis=-1))
+        sums = matrix.xp.sum(matrix.values, axis=-1)
+        return NNQP(matrix.original, _without_noise(matrix, sums, abs(matrix.values)))
     preference = _preference(pref_vector, matrix)
-    return NNQP(matrix.original, matrix.xp.sum(preference[..., None, :] * matrix.values, axis=-1))
+    terms = preference[..., None, :] * matrix.values
+    return NNQP(matrix.original, _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms)))
 
 
 def _preference(pref_vector: Any, gramian: View) -> Array:
@@ -182,7 +208,7 @@ def dualproj(
             return (1.0 + x) / len(x)
     matrix = view(gramian)
     solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
-    return finish(dualproj_lift(solution.x_float64, matrix, pref_vector), matrix)
+    return finish(dualproj_lift(minimisers(solution, matrix), matrix, pref_vector), matrix)
 
 
 register(

@@ -12,7 +12,16 @@ from mojd._arrays import Array, FloatArray, precision_of
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, check_statuses, finish, is_plain_gramian, solved, vector, view
+from mojd.weightings._shared import (
+    View,
+    check_statuses,
+    check_values,
+    finish,
+    is_plain_gramian,
+    solved,
+    vector,
+    view,
+)
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,6 +135,8 @@ def upgrad(
     _checks.check_threads(threads)
     matrix = view(gramian)
     if solver != "auto" or matrix.xp is not np:
+        # Here, and not on the way to the solver, so that an error shows the caller's own shape.
+        check_values(matrix, nonfinite)
         solution = solved(upgrad_problem(matrix.original, pref_vector), solver, threads, nonfinite)
         return finish(upgrad_lift(solution.x_float64, matrix, pref_vector), matrix)
     preference = _preference(pref_vector, matrix)

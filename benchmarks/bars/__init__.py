@@ -1,0 +1,1 @@
+"""The bars, one module a section; each has a function `tasks` that says what there is to measure."""

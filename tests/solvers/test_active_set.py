@@ -1,0 +1,238 @@
+"""Pivoting: what block exchange can't do alone, ranks, rays, and the layout of the work over threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mojd
+from mojd import NNQP, Status
+from mojd._arrays import FLOAT64_PRECISION, Precision
+from mojd.kernels import status as codes
+from mojd.solvers import get_solver
+from mojd.solvers._registry import RawSolution
+from tests.reference import certify, exact
+from tests.reference.families import (
+    CYCLING_JACOBIAN,
+    CYCLING_SINGULAR_JACOBIAN,
+    FAMILIES,
+    Floats,
+    linear_terms,
+    symmetric_gramian,
+)
+
+SOLVER = get_solver("active_set")
+
+
+def solve(gramian: Floats, linear: Floats, threads: int = 1, precision: Precision = FLOAT64_PRECISION) -> RawSolution:
+    """Call the solver itself: G (B, K, K), q (B, R, K)."""
+    return SOLVER.solve(np.ascontiguousarray(gramian), np.ascontiguousarray(linear), threads, precision)
+
+
+class TestBlockExchange:
+    @pytest.mark.parametrize("jacobian", [CYCLING_JACOBIAN, CYCLING_SINGULAR_JACOBIAN])
+    def test_where_it_cycles(self, jacobian: Floats) -> None:
+        """UPGrad's own QP, with integers, at K = 4."""
+        gramian = symmetric_gramian(jacobian)
+        for q in gramian:
+            truth = exact.solve_nnqp(gramian, q)
+            solution = mojd.solve(NNQP(gramian, q), "active_set")
+            assert solution.status == Status.OPTIMAL
+            assert exact.direction_error(solution.x, truth.x, gramian) <= 1e-13
+
+    @pytest.mark.parametrize("k", [20, 100, 300])
+    def test_it_takes_a_handful_of_iterations(self, k: int) -> None:
+        gramian = symmetric_gramian(np.random.default_rng(k).standard_normal((k, 2 * k)))
+        solution = mojd.solve(NNQP(gramian, gramian[:10]), "active_set")
+        assert solution.iterations.max() <= 15
+        assert solution.kkt_residual.max() <= 1e-12
+
+    @pytest.mark.parametrize("family", ["murty", "fathi"])
+    @pytest.mark.parametrize("k", [10, 40, 100])
+    def test_matrices_that_take_other_rules_exponentially_long(self, family: str, k: int) -> None:
+        rng = np.random.default_rng(0)
+        sample = FAMILIES[family].sample(k, rng)
+        for _, q in linear_terms(sample, rng, upgrad=3, extra=1):
+            solution = mojd.solve(NNQP(sample.gramian, q), "active_set")
+            assert solution.status == Status.OPTIMAL
+            assert solution.iterations <= 20 * k + 100
+            assert certify.kkt_residual(sample.gramian, q, solution.x) <= 1e-12
+
+
+class TestRank:
+    @pytest.mark.parametrize("copies", [2, 3, 7])
+    def test_copies_of_one_gradient(self, copies: int) -> None:
+        gramian = np.ones((copies, copies))
+        solution = mojd.solve(NNQP(gramian, np.full(copies, -1.0)), "active_set")
+        assert solution.status == Status.OPTIMAL
+        assert solution.x.sum() == pytest.approx(1.0, rel=1e-15)
+
+    @pytest.mark.parametrize("k", [4, 9, 30])
+    def test_no_more_weights_than_the_rank(self, k: int) -> None:
+        """The passive set never holds a dependent row."""
+        for rank in (1, 2, k // 2):
+            gramian = symmetric_gramian(np.random.default_rng(k).integers(-9, 10, (k, rank)).astype(float))
+            solution = mojd.solve(NNQP(gramian, gramian), "active_set")
+            assert (solution.status == Status.OPTIMAL).all()
+            assert (solution.x > 0).sum(axis=1).max() <= rank
+
+    @pytest.mark.parametrize("family", ["nearly_weakly_stationary_1e-6", "nearly_weakly_stationary_1e-8", "near_antiparallel"])
+    def test_weights_stay_bounded(self, family: str) -> None:
+        """Weights of 1e12 could meet every condition to rounding, while Jᵀw is noise."""
+        for k in (4, 8, 20):
+            rng = np.random.default_rng(k)
+            sample = FAMILIES[family].sample(k, rng)
+            linear = np.array([q for _, q in linear_terms(sample, rng)])
+            solution = mojd.solve(NNQP(sample.gramian, linear), "active_set")
+            norms = certify.row_norms(sample.gramian)
+            largest = np.abs(linear / norms).max(axis=1)
+            assert (solution.status == Status.OPTIMAL).all()
+            assert ((solution.x * norms).max(axis=1) <= 1e7 * largest).all()
+
+    @pytest.mark.parametrize("k", [3, 6, 12, 30])
+    def test_float32_gramians_of_low_rank(self, k: int) -> None:
+        """Slightly indefinite: rank deficiency, not an error, and no weights in the noise."""
+        for seed in range(5):
+            jacobian = np.random.default_rng(seed).standard_normal((k, max(1, k // 2))).astype(np.float32)
+            gramian = jacobian @ jacobian.T
+            solution = mojd.solve(NNQP(gramian, gramian), "active_set")
+            assert (solution.status == Status.OPTIMAL).all()
+            norms = np.linalg.norm(jacobian, axis=1)
+            direction = solution.x_float64 @ jacobian + jacobian
+            products = direction @ jacobian.T / norms / norms[:, None]
+            assert products.min() >= -1e-3
+
+    def test_a_pivot_at_the_edge_of_rounding(self) -> None:
+        """Rows 2⁻ᵉ apart, for e from resolved to lost: never a wrong status, never a large residual."""
+        for exponent in range(10, 40):
+            gap = 2.0**-exponent
+            for sign in (1.0, -1.0):
+                jacobian = np.array([[1.0, 0.0, 0.5], [sign, gap, 0.5 * sign], [0.25, 1.0, -1.0]])
+                gramian = symmetric_gramian(jacobian)
+                for q in gramian:
+                    solution = mojd.solve(NNQP(gramian, q), "active_set")
+                    assert solution.status == Status.OPTIMAL
+                    assert certify.kkt_residual(gramian, q, solution.x) <= 3e-8
+
+
+class TestRays:
+    def test_an_entry_that_is_zero_but_for_rounding_does_not_block(self) -> None:
+        """g₃ = −g₂/3: the null direction has no part along g₁, and what rounding leaves of one is no obstacle."""
+        gramian = np.array([[247.0, -219.0, 73.0], [-219.0, 1287.0, -429.0], [73.0, -429.0, 143.0]])
+        linear = np.array([-303.0, -1918.0, 638.0])
+        solution = mojd.solve(NNQP(gramian, linear), "active_set")
+        assert solution.status == Status.INFEASIBLE
+        np.testing.assert_allclose(solution.ray / solution.ray.max(), [0.0, 1 / 3, 1.0], atol=1e-12)
+
+    def test_a_zero_row(self) -> None:
+        for k in (1, 4, 7):
+            gramian, linear = np.eye(k), np.ones(k)
+            gramian[-1, -1], linear[-1] = 0.0, -2.0
+            solution = mojd.solve(NNQP(gramian, linear), "active_set")
+            assert solution.status == Status.INFEASIBLE
+            assert solution.ray[:-1].tolist() == [0.0] * (k - 1)
+            assert solution.ray[-1] > 0
+
+    @pytest.mark.parametrize("slope", [1e-2, 1e-4, 1e-6, 1e-8])
+    def test_slow_descent_is_descent(self, slope: float) -> None:
+        gramian = symmetric_gramian(np.array([[1.0, 2.0], [-1.0, -2.0], [2.0, -1.0], [0.0, 1.0]]))
+        linear = gramian @ np.array([1.0, 2.0, 0.5, 0.25]) - slope * np.array([1.0, 0.0, 0.0, 0.0])
+        solution = mojd.solve(NNQP(gramian, linear), "active_set")
+        assert solution.status == Status.INFEASIBLE
+        assert certify.is_ray(gramian, linear, solution.ray, tolerance=1e-10)
+
+    def test_level_rays_are_no_descent(self) -> None:
+        gramian = symmetric_gramian(np.array([[1.0, 2.0], [-1.0, -2.0], [2.0, -1.0], [0.0, 1.0]]))
+        solution = mojd.solve(NNQP(gramian, gramian), "active_set")
+        assert (solution.status == Status.OPTIMAL).all()
+        assert solution.x.max() < 10
+
+
+class TestRefusals:
+    """The kernel raises nothing: it returns a code, and dispatch says what it means."""
+
+    @pytest.mark.parametrize(
+        ("gramian", "code"),
+        [
+            ([[1.0, 0.5], [0.0, 1.0]], codes.ASYMMETRIC),
+            ([[1.0, 0.0], [0.0, -1.0]], codes.NEGATIVE_DIAGONAL),
+            ([[1.0, 2.0], [2.0, 1.0]], codes.NOT_PSD),
+            ([[0.0, 1.0], [1.0, 1.0]], codes.NOT_PSD),
+            ([[np.nan, 0.0], [0.0, 1.0]], codes.NONFINITE),
+            ([[1.0, np.inf], [np.inf, 1.0]], codes.NONFINITE),
+        ],
+    )
+    def test_codes(self, gramian: list[list[float]], code: int) -> None:
+        for k in (2, 5):
+            matrix = np.eye(k)
+            matrix[:2, :2] = gramian
+            for rows in (1, 3, 9):
+                raw = solve(np.stack([np.eye(k), matrix]), np.ones((2, rows, k)))
+                assert raw.status[0].tolist() == [codes.OPTIMAL] * rows
+                assert raw.status[1].tolist() == [code] * rows
+                assert np.isnan(raw.x[1]).all()
+                assert (raw.x[0] == 0).all()
+
+    def test_tolerances_follow_the_precision(self) -> None:
+        gramian = np.array([[[1.0, 1.0 + 1e-5], [1.0, 1.0]]])
+        linear = np.ones((1, 1, 2))
+        assert solve(gramian, linear).status[0, 0] == codes.ASYMMETRIC
+        assert solve(gramian, linear, precision=Precision(2.0**-11.5, 2.0**-126)).status[0, 0] == codes.OPTIMAL
+
+    def test_underflow_beside_a_zero_row(self) -> None:
+        """In float32, a gradient of 1e-30 has the square 0, but products with others are left."""
+        gramian = np.array([[0.0, 1e-22], [1e-22, 1.0]], dtype=np.float32)
+        assert mojd.solve(NNQP(gramian, np.zeros(2, np.float32)), "active_set").status == Status.OPTIMAL
+        with pytest.raises(mojd.InvalidInputError, match="not positive semi-definite"):
+            mojd.solve(NNQP(gramian.astype(np.float64), np.zeros(2)), "active_set")
+
+
+class TestWork:
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (1, 8), (1, 9), (1, 40), (7, 1), (8, 1), (9, 1), (3, 5), (40, 1)])
+    @pytest.mark.parametrize("k", [4, 11])
+    def test_lanes_and_queues(self, shape: tuple[int, int], k: int) -> None:
+        """Problems are worked on eight at a time: every remainder, own Gramians and shared ones."""
+        rng = np.random.default_rng(0)
+        count, rows = shape
+        gramian = np.stack([symmetric_gramian(rng.standard_normal((k, 2 * k))) for _ in range(count)])
+        linear = rng.standard_normal((count, rows, k))
+        raw = solve(gramian, linear)
+        assert raw.x.dtype == np.float64
+        assert raw.status.dtype == np.int8
+        assert raw.iterations.dtype == np.int32
+        assert (raw.status == codes.OPTIMAL).all()
+        assert (raw.iterations >= 1).all()
+        for b in range(count):
+            assert certify.worst_kkt_residual(gramian[b], linear[b], raw.x[b], range(rows)) <= 1e-13
+
+    @pytest.mark.parametrize("threads", [1, 2, 5, 50])
+    @pytest.mark.parametrize("shape", [(1, 30), (3, 10), (30, 1), (2, 2)])
+    def test_threads_share_gramians_or_rows(self, shape: tuple[int, int], threads: int) -> None:
+        rng = np.random.default_rng(0)
+        gramian = np.stack([symmetric_gramian(rng.standard_normal((6, 4))) for _ in range(shape[0])])
+        linear = gramian[:, rng.integers(0, 6, shape[1])]
+        expected, raw = solve(gramian, linear), solve(gramian, linear, threads)
+        for one, other in zip(expected, raw, strict=True):
+            assert np.array_equal(one, other)
+
+    def test_hard_problems_next_to_easy_ones(self) -> None:
+        """One problem that leaves the lanes for the finite active set must not disturb its neighbours."""
+        rng = np.random.default_rng(0)
+        easy = np.stack([symmetric_gramian(rng.standard_normal((4, 9))) for _ in range(24)])
+        linear = rng.standard_normal((24, 4))
+        expected = mojd.solve(NNQP(easy, linear), "active_set").x
+        mixed, terms = easy.copy(), linear.copy()
+        hard = symmetric_gramian(CYCLING_JACOBIAN)
+        for i in (0, 5, 6, 23):
+            mixed[i], terms[i] = hard, hard[0]
+        solution = mojd.solve(NNQP(mixed, terms), "active_set")
+        assert (solution.status == Status.OPTIMAL).all()
+        others = np.setdiff1d(np.arange(24), (0, 5, 6, 23))
+        np.testing.assert_allclose(solution.x[others], expected[others], rtol=1e-12, atol=1e-14)
+        assert solution.kkt_residual.max() <= 1e-12
+
+    def test_every_right_hand_side_of_a_large_gramian(self) -> None:
+        gramian = symmetric_gramian(np.random.default_rng(0).standard_normal((96, 60)))
+        solution = mojd.solve(NNQP(gramian, gramian), "active_set")
+        assert (solution.status == Status.OPTIMAL).all()
+        assert solution.kkt_residual.max() <= 1e-9
