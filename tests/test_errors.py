@@ -1,4 +1,4 @@
-"""Every kind of bad input: which exception, and whether its message names the argument, its shape and a way out."""
+"""Every kind of bad input: which exception, and whether it names the argument, its shape and a way out."""
 
 from __future__ import annotations
 
@@ -152,9 +152,7 @@ class TestGramian:
                 "geometric mean 0.0",
             )
 
-    @pytest.mark.parametrize(
-        ("dtype", "off"), [(np.float64, 1e-9), (np.float32, 1e-4), (np.float16, 1e-2)]
-    )
+    @pytest.mark.parametrize(("dtype", "off"), [(np.float64, 1e-9), (np.float32, 1e-4), (np.float16, 1e-2)])
     def test_rounding_errors_of_the_dtype_are_no_reason(
         self, compute: Callable[..., Any], dtype: Any, off: float
     ) -> None:
@@ -192,7 +190,13 @@ class TestGramian:
         ids=["text", "None", "dict", "strings", "complex", "bool", "objects"],
     )
     def test_things_that_are_no_numbers(self, compute: Callable[..., Any], value: Any) -> None:
-        check(lambda: compute(value), InvalidTypeError, "gramian must hold real numbers, got dtype", "shape", "convert")
+        check(
+            lambda: compute(value),
+            InvalidTypeError,
+            "gramian must hold real numbers, got dtype",
+            "shape",
+            "convert",
+        )
 
     def test_uneven_lists(self) -> None:
         for weighting in registered_weightings():
@@ -306,7 +310,9 @@ class TestProblem:
 
 
 class TestPreferences:
-    @pytest.mark.parametrize("method", [mojd.upgrad, mojd.upgrad_problem, mojd.dualproj, mojd.dualproj_problem])
+    @pytest.mark.parametrize(
+        "method", [mojd.upgrad, mojd.upgrad_problem, mojd.dualproj, mojd.dualproj_problem]
+    )
     def test_pref_vector(self, method: Callable[..., Any]) -> None:
         for shape in ((), (2,), (4, 5)):
             check(
@@ -365,7 +371,11 @@ class TestPCD:
         parts = "tau must lie in [0, 1]", "fraction of normalised progress"
         check(lambda: method(EYE, tau), InvalidInputError, *parts, f"got {tau}", "(shape ())")
         check(
-            lambda: method(EYE, [0.5, tau]), InvalidInputError, *parts, f"got {tau} at index (1,)", "(shape (2,))"
+            lambda: method(EYE, [0.5, tau]),
+            InvalidInputError,
+            *parts,
+            f"got {tau} at index (1,)",
+            "(shape (2,))",
         )
 
     @pytest.mark.parametrize("method", [mojd.pcd, mojd.pcd_problem])
@@ -397,7 +407,9 @@ class TestPCD:
             InvalidInputError,
             "scales of shape (3,) has the negative entry -2.0 at index (1,)",
         )
-        check(lambda: method(EYE, scales=[1.0, np.inf, 1.0]), NonFiniteError, "scales of shape (3,) holds inf")
+        check(
+            lambda: method(EYE, scales=[1.0, np.inf, 1.0]), NonFiniteError, "scales of shape (3,) holds inf"
+        )
 
     def test_no_secondary(self) -> None:
         check(
@@ -423,11 +435,17 @@ class TestPCD:
             for index in ((0, 0), (0, size - 1)):
                 gramian = np.eye(size)
                 gramian[index] = bad
-                check(lambda gramian=gramian: mojd.pcd(gramian), NonFiniteError, f"gramian of shape ({size}, {size})")
+                check(
+                    lambda gramian=gramian: mojd.pcd(gramian),
+                    NonFiniteError,
+                    f"gramian of shape ({size}, {size})",
+                )
 
 
 class TestJacobian:
-    @pytest.mark.parametrize("function", [mojd.gramian, lambda jacobian: mojd.aggregate(jacobian, mojd.upgrad)])
+    @pytest.mark.parametrize(
+        "function", [mojd.gramian, lambda jacobian: mojd.aggregate(jacobian, mojd.upgrad)]
+    )
     def test_shapes_and_types(self, function: Callable[..., Any]) -> None:
         for shape in ((), (3,), (0, 4)):
             check(
@@ -443,7 +461,8 @@ class TestJacobian:
         check(
             lambda: mojd.aggregate(np.ones((3, 4)), weighting),
             InvalidTypeError,
-            f"weighting must be a function from Gramians to weights or a name, got {type(weighting).__name__}",
+            "weighting must be a function from Gramians to weights or a name, "
+            f"got {type(weighting).__name__}",
         )
 
     def test_an_unknown_name(self) -> None:
@@ -458,23 +477,38 @@ class TestJacobian:
     def test_nan_in_the_jacobian(self) -> None:
         jacobian = np.ones((2, 3))
         jacobian[0, 1] = np.nan
-        check(lambda: mojd.aggregate(jacobian, mojd.upgrad), NonFiniteError, "gramian of shape (2, 2) holds nan")
+        check(
+            lambda: mojd.aggregate(jacobian, mojd.upgrad), NonFiniteError, "gramian of shape (2, 2) holds nan"
+        )
 
 
 class TestNormaliser:
     @pytest.mark.parametrize("size", [0, -1, 2.0, "two", True, None])
     def test_size(self, size: Any) -> None:
-        check(lambda: mojd.init_normaliser(size), InvalidInputError, "size must be the number of objectives", repr(size))
+        check(
+            lambda: mojd.init_normaliser(size),
+            InvalidInputError,
+            "size must be the number of objectives",
+            repr(size),
+        )
 
     @pytest.mark.parametrize("beta", [-0.1, 1.0, 2.0, np.nan])
     def test_beta(self, beta: float) -> None:
         state = mojd.init_normaliser(3)
-        check(lambda: mojd.normalise(state, EYE, beta=beta), InvalidInputError, f"beta must lie in [0, 1), got {beta}")
+        check(
+            lambda: mojd.normalise(state, EYE, beta=beta),
+            InvalidInputError,
+            f"beta must lie in [0, 1), got {beta}",
+        )
 
     @pytest.mark.parametrize("eps", [-1e-9, np.nan])
     def test_eps(self, eps: float) -> None:
         state = mojd.init_normaliser(3)
-        check(lambda: mojd.normalise(state, EYE, eps=eps), InvalidInputError, f"eps must not be negative, got {eps}")
+        check(
+            lambda: mojd.normalise(state, EYE, eps=eps),
+            InvalidInputError,
+            f"eps must not be negative, got {eps}",
+        )
 
     def test_state(self) -> None:
         check(
@@ -491,5 +525,9 @@ class TestNormaliser:
 
     def test_gramian(self) -> None:
         state = mojd.init_normaliser(3)
-        check(lambda: mojd.normalise(state, np.ones((3, 4))), InvalidInputError, "gramian must have shape (..., K, K)")
+        check(
+            lambda: mojd.normalise(state, np.ones((3, 4))),
+            InvalidInputError,
+            "gramian must have shape (..., K, K)",
+        )
         check(lambda: mojd.normalise(state, "G"), InvalidTypeError, "gramian must hold real numbers")

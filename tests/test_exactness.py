@@ -32,7 +32,7 @@ METHODS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 def assert_direction(gramian: Floats, weights: Floats, truth: list[Fraction], label: object = "") -> None:
-    """Weights that nearly cancel can't be written down in float64: what that costs is not held against them."""
+    """Weights that nearly cancel can't be written down in float64; that is not held against them."""
     allowed = 1e-12 + 10 * exact.rounding_floor(truth, gramian)
     assert exact.direction_error(weights, truth, gramian) <= allowed, label
 
@@ -145,7 +145,9 @@ class TestEnumeration:
 class TestScaling:
     """For D of powers of two, (DGD, Dq) has D⁻¹ times the solution of (G, q), bit for bit."""
 
-    @pytest.mark.parametrize("family", ["random", "rank_half", "integers_rank_deficient", "clustered", "ties"])
+    @pytest.mark.parametrize(
+        "family", ["random", "rank_half", "integers_rank_deficient", "clustered", "ties"]
+    )
     def test_auto(self, family: str) -> None:
         for k in (1, 2, 3, 4, 10, 40):
             if k < FAMILIES[family].min_size:
@@ -245,14 +247,18 @@ class TestRecordedGramians:
     @pytest.mark.parametrize("name", recorded_gramians())
     def test_certificates(self, name: str) -> None:
         for gramian in recorded_gramians()[name]:
-            problem = mojd.pcd_problem(gramian) if name.startswith(PCD_PREFIX) else mojd.upgrad_problem(gramian)
+            problem = (
+                mojd.pcd_problem(gramian) if name.startswith(PCD_PREFIX) else mojd.upgrad_problem(gramian)
+            )
             solution = mojd.solve(problem)
             status, residual = np.asarray(solution.status), np.asarray(solution.kkt_residual)
             assert (status == Status.OPTIMAL).all()
             assert residual.max() <= 1e-9
             assert np.median(residual) <= 1e-12
 
-    @pytest.mark.parametrize("name", ["digits-mlp-32-late", "digits-mlp-256-late", "physics-4", "multitask-4"])
+    @pytest.mark.parametrize(
+        "name", ["digits-mlp-32-late", "digits-mlp-256-late", "physics-4", "multitask-4"]
+    )
     def test_residuals_are_what_they_are_said_to_be(self, name: str) -> None:
         """The certificate against exact sums, on the columns where it is largest."""
         gramian = recorded_gramians()[name][-1]

@@ -21,7 +21,9 @@ class TestGramian:
         jacobian = np.random.default_rng(0).standard_normal(shape)
         gramian = mojd.gramian(jacobian)
         assert gramian.shape == (*shape[:-1], shape[-2])
-        np.testing.assert_allclose(gramian, np.einsum("...in,...jn->...ij", jacobian, jacobian), rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(
+            gramian, np.einsum("...in,...jn->...ij", jacobian, jacobian), rtol=1e-13, atol=1e-13
+        )
 
     def test_worked_value(self) -> None:
         assert mojd.gramian([[-4, 1, 1], [6, 1, 1]]).tolist() == [[18.0, -22.0], [-22.0, 38.0]]
@@ -146,7 +148,9 @@ class TestNormaliser:
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
     def test_scales_are_float64(self, dtype: Any) -> None:
-        scales, state = mojd.normalise(mojd.init_normaliser(2), np.array([[4, 0], [0, 16]], dtype=dtype), eps=0.0)
+        scales, state = mojd.normalise(
+            mojd.init_normaliser(2), np.array([[4, 0], [0, 16]], dtype=dtype), eps=0.0
+        )
         assert scales.dtype == state.mean_square.dtype == np.float64
         np.testing.assert_allclose(scales, [0.5, 0.25], rtol=1e-12)
 

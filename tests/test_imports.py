@@ -18,7 +18,19 @@ import mojd.solvers
 import mojd.weightings
 
 PACKAGE = Path(mojd.__file__).parent
-OPTIONAL = ("torch", "jax", "cupy", "osqp", "cvxpy", "qpsolvers", "matplotlib", "typer", "rich", "numba", "scipy")
+OPTIONAL = (
+    "torch",
+    "jax",
+    "cupy",
+    "osqp",
+    "cvxpy",
+    "qpsolvers",
+    "matplotlib",
+    "typer",
+    "rich",
+    "numba",
+    "scipy",
+)
 
 # Every module of mojd belongs to the first layer whose prefix its name has, and imports from its own layer
 # and earlier ones only. `kernels` is apart: it imports nothing but itself.
@@ -102,7 +114,9 @@ print(before, "numba" in sys.modules)
 
     @pytest.mark.parametrize("framework", ["torch", "jax"])
     def test_a_call_imports_no_framework(self, framework: str) -> None:
-        code = f"import sys, mojd; mojd.upgrad([[2.0, -1.0], [-1.0, 2.0]]); print({framework!r} in sys.modules)"
+        code = (
+            f"import sys, mojd; mojd.upgrad([[2.0, -1.0], [-1.0, 2.0]]); print({framework!r} in sys.modules)"
+        )
         assert run(code).strip() == "False"
 
     def test_it_is_quick(self) -> None:
@@ -116,7 +130,8 @@ print(time.perf_counter() - start)
         assert min(float(run(code)) for _ in range(3)) < 0.3
 
     def test_recording_is_loaded_on_demand(self) -> None:
-        code = "import sys, mojd; a = 'mojd.compare' in sys.modules; mojd.record; print(a, 'mojd.compare' in sys.modules)"
+        loaded = "'mojd.compare' in sys.modules"
+        code = f"import sys, mojd; before = {loaded}; mojd.record; print(before, {loaded})"
         assert run(code).split() == ["False", "True"]
 
 
@@ -132,7 +147,9 @@ print(json.dumps(sorted(public)))
         # Loaded on first use, by __getattr__.
         assert set(mojd.__all__) == defined | {"record"}
 
-    @pytest.mark.parametrize("module", [mojd, mojd.solvers, mojd.weightings, mojd.compare], ids=lambda m: m.__name__)
+    @pytest.mark.parametrize(
+        "module", [mojd, mojd.solvers, mojd.weightings, mojd.compare], ids=lambda m: m.__name__
+    )
     def test_all_is_sorted_and_exists(self, module: ModuleType) -> None:
         names: list[str] = list(module.__all__)
         assert len(names) == len(set(names))
@@ -141,8 +158,28 @@ print(json.dumps(sorted(public)))
             assert getattr(module, name) is not None
 
     def test_names_of_the_design(self) -> None:
-        wanted = """NNQP Solution Status solve available_solvers project project_problem upgrad upgrad_problem dualproj
-        dualproj_problem mgda mgda_problem pcd pcd_problem gramian aggregate init_normaliser normalise record""".split()
+        wanted = [
+            "NNQP",
+            "Solution",
+            "Status",
+            "solve",
+            "available_solvers",
+            "project",
+            "project_problem",
+            "upgrad",
+            "upgrad_problem",
+            "dualproj",
+            "dualproj_problem",
+            "mgda",
+            "mgda_problem",
+            "pcd",
+            "pcd_problem",
+            "gramian",
+            "aggregate",
+            "init_normaliser",
+            "normalise",
+            "record",
+        ]
         assert set(wanted) <= set(mojd.__all__)
 
     def test_unknown_names(self) -> None:

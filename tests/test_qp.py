@@ -159,7 +159,12 @@ class TestBatches:
         gramian = np.array([[[1.0, -1.0], [-1.0, 1.0]]] * 3 + [np.eye(2)])
         linear = np.array([[-1.0, 1.0], [-1.0, -1.0], [np.inf, 0.0], [-2.0, 3.0]])
         solution = mojd.solve(NNQP(gramian, linear), nonfinite="propagate")
-        assert solution.status.tolist() == [Status.OPTIMAL, Status.INFEASIBLE, Status.NONFINITE, Status.OPTIMAL]
+        assert solution.status.tolist() == [
+            Status.OPTIMAL,
+            Status.INFEASIBLE,
+            Status.NONFINITE,
+            Status.OPTIMAL,
+        ]
         assert solution.status.dtype.kind == solution.iterations.dtype.kind == "i"
         assert np.isnan(solution.x).any(axis=1).tolist() == [False, True, True, False]
         assert np.isnan(solution.kkt_residual).tolist() == [False, True, True, False]
@@ -170,7 +175,9 @@ class TestBatches:
 
     def test_certificates_belong_to_their_problem(self) -> None:
         rng = np.random.default_rng(0)
-        gramian = np.stack([symmetric_gramian(rng.standard_normal((4, 9))) for _ in range(6)]).reshape(2, 3, 1, 4, 4)
+        gramian = np.stack([symmetric_gramian(rng.standard_normal((4, 9))) for _ in range(6)]).reshape(
+            2, 3, 1, 4, 4
+        )
         linear = rng.standard_normal((3, 5, 4))
         solution = mojd.solve(NNQP(gramian, linear))
         assert solution.x.shape == (2, 3, 5, 4)
@@ -191,7 +198,10 @@ class TestCertificatesOfAnyPoint:
         assert solution.slack.tolist() == [-0.5, 3.0]
         assert solution.kkt_residual == pytest.approx(0.5 * math.sqrt(2) / (3 / math.sqrt(2)))
         assert solution.gap == 1.0
-        assert solution.direction_error_bound >= float(np.array([-0.5, 0.5]) @ [[2, 1], [1, 2]] @ [-0.5, 0.5]) ** 0.5
+        assert (
+            solution.direction_error_bound
+            >= float(np.array([-0.5, 0.5]) @ [[2, 1], [1, 2]] @ [-0.5, 0.5]) ** 0.5
+        )
 
     def test_a_negative_weight_is_seen(self) -> None:
         solution = solution_of(np.eye(2), [1.0, -1.0], [-0.25, 1.0])

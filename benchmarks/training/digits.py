@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 from rich.progress import track
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from training.gradients import Recorded, descend, per_example_gramian

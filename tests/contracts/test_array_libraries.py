@@ -109,7 +109,9 @@ class Maker:
 
 @pytest.fixture(
     params=[
-        pytest.param(library, marks=[pytest.mark.gpu] if library.name == "torch-cuda" else [], id=library.name)
+        pytest.param(
+            library, marks=[pytest.mark.gpu] if library.name == "torch-cuda" else [], id=library.name
+        )
         for library in LIBRARIES
     ]
 )
@@ -191,7 +193,11 @@ def test_arguments_beside_the_gramian(maker: Maker) -> None:
     """Preferences, tau, scales and rows to project may be of the same library, or plain numbers."""
     gramian = random_gramians(1, 4)[0]
     like = maker(gramian)
-    preference, tau, scales = np.array([0.5, 0.0, 2.0, 1.0]), np.array([0.1, 0.0, 1.0]), np.array([1.0, 2.0, 0.5, 1.0])
+    preference, tau, scales = (
+        np.array([0.5, 0.0, 2.0, 1.0]),
+        np.array([0.1, 0.0, 1.0]),
+        np.array([1.0, 2.0, 0.5, 1.0]),
+    )
     rows = np.abs(np.random.default_rng(0).standard_normal((3, 4)))
     for convert in (maker, list):
         for function in (mojd.upgrad, mojd.dualproj):
@@ -297,14 +303,18 @@ class TestTorch:
     def test_other_kinds_of_numbers_are_refused(self) -> None:
         torch = pytest.importorskip("torch")
         for dtype in (torch.complex64, torch.bool):
-            with pytest.raises(mojd.InvalidTypeError, match=r"gramian must hold real numbers.*\(2, 2\).*Tensor"):
+            with pytest.raises(
+                mojd.InvalidTypeError, match=r"gramian must hold real numbers.*\(2, 2\).*Tensor"
+            ):
                 mojd.upgrad(torch.zeros((2, 2), dtype=dtype))
 
 
 class TestJax:
     def test_traced_values_are_refused_by_name(self, weighting: Weighting) -> None:
         jax = pytest.importorskip("jax")
-        with pytest.raises(mojd.InvalidTypeError, match=r"gramian is a traced JAX value of shape \(3, 3\).*outside"):
+        with pytest.raises(
+            mojd.InvalidTypeError, match=r"gramian is a traced JAX value of shape \(3, 3\).*outside"
+        ):
             jax.jit(weighting.weights)(jax.numpy.eye(3))
 
     def test_float32_is_the_default(self) -> None:
@@ -338,7 +348,9 @@ class TestDevices:
             mojd.solve(problem, "active_set")
 
     def test_arrays_have_to_be_together(self) -> None:
-        with pytest.raises(mojd.InvalidInputError, match=r"gramian is on .*device1.* but linear on .*one device"):
+        with pytest.raises(
+            mojd.InvalidInputError, match=r"gramian is on .*device1.* but linear on .*one device"
+        ):
             NNQP(self.on_device(np.eye(2)), np.ones(2))
 
     def test_what_is_no_gramian_gets_a_status(self) -> None:

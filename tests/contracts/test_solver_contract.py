@@ -27,7 +27,13 @@ from tests.reference.families import FAMILIES, Floats, linear_terms, power_of_tw
 ALL = registered_solvers()
 EXACT = tuple(solver for solver in ALL if solver.exact)
 WELL_POSED_FAMILIES = [name for name, family in FAMILIES.items() if family.well_posed]
-SINGULAR_FAMILIES = ["integers_rank_deficient", "antiparallel_grid", "duplicates_grid", "ties", "zero_rows_grid"]
+SINGULAR_FAMILIES = [
+    "integers_rank_deficient",
+    "antiparallel_grid",
+    "duplicates_grid",
+    "ties",
+    "zero_rows_grid",
+]
 # Once scaled, these overflow, or are no longer what float32 holds.
 OUT_OF_RANGE = ("random_tiny", "random_huge", "float32_low_rank")
 SIZES = (1, 2, 3, 4, 7, 16)
@@ -211,7 +217,15 @@ class TestBatches:
 
     @pytest.mark.parametrize(
         ("gramians", "linears"),
-        [((3, 1), (4,)), ((), (2, 3)), ((2,), ()), ((2, 1), (1, 3)), ((3,), (2, 3)), ((1, 2), (3, 1)), ((1,), (5,))],
+        [
+            ((3, 1), (4,)),
+            ((), (2, 3)),
+            ((2,), ()),
+            ((2, 1), (1, 3)),
+            ((3,), (2, 3)),
+            ((1, 2), (3, 1)),
+            ((1,), (5,)),
+        ],
     )
     def test_leading_axes_broadcast(
         self, solver: Solver, gramians: tuple[int, ...], linears: tuple[int, ...]
@@ -446,7 +460,7 @@ class TestExactSolvers:
             assert np.array_equal(scaled.x, plain.x / scale, equal_nan=True)
             # The length of a ray means nothing, and a zero row takes no part in the scaling.
             directions = [ray / ray.max(axis=1, keepdims=True) for ray in (scaled.ray * scale, plain.ray)]
-            assert np.array_equal(*directions, equal_nan=True)
+            assert np.array_equal(directions[0], directions[1], equal_nan=True)
 
     def test_x_is_homogeneous_in_the_linear_term(self, exact_solver: Solver) -> None:
         for k in sizes(exact_solver, 1, 2, 3, 6, 11):
@@ -503,12 +517,18 @@ class TestExactSolvers:
         rows = np.array(
             data.draw(st.lists(entries, min_size=count * k * n, max_size=count * k * n), label="J"), float
         ).reshape(*batch, k, n)
-        scale = 2.0 ** np.array(data.draw(st.lists(st.integers(-30, 30), min_size=k, max_size=k), label="log D"))
+        scale = 2.0 ** np.array(
+            data.draw(st.lists(st.integers(-30, 30), min_size=k, max_size=k), label="log D")
+        )
         rows *= scale[:, None]
         gramian = rows @ np.swapaxes(rows, -1, -2)
         coefficients = np.array(data.draw(st.lists(entries, min_size=k, max_size=k), label="q"), float)
         in_range = data.draw(st.booleans(), label="q in the range of G")
-        linear = gramian @ (coefficients / scale) if in_range else np.broadcast_to(coefficients * scale, (*batch, k))
+        linear = (
+            gramian @ (coefficients / scale)
+            if in_range
+            else np.broadcast_to(coefficients * scale, (*batch, k))
+        )
         solution = mojd.solve(NNQP(gramian, linear), exact_solver.name)
         statuses = np.asarray(solution.status)
         for index in np.ndindex(batch):

@@ -174,7 +174,9 @@ class TestExactness:
                 assert error <= 1e-12 + 10 * floor, (k, seed)
 
     @pytest.mark.parametrize("solver", ANY_SIZE, ids=named)
-    def test_directions_of_every_exact_solver_match_enumeration(self, weighting: Weighting, solver: Any) -> None:
+    def test_directions_of_every_exact_solver_match_enumeration(
+        self, weighting: Weighting, solver: Any
+    ) -> None:
         for family in ("integers", "integers_rank_deficient", "duplicates_grid", "antiparallel_grid", "ties"):
             gramian = FAMILIES[family].sample(4, np.random.default_rng(7)).gramian
             weights = weighting.weights(gramian, solver=solver.name)
@@ -236,7 +238,12 @@ class TestArrays:
     def test_lists_and_integers(self, weighting: Weighting) -> None:
         gramian = [[18, -22], [-22, 38]]
         expected = weighting.weights(np.array(gramian, float))
-        for given_gramian in (gramian, tuple(map(tuple, gramian)), np.array(gramian), np.array(gramian, np.int16)):
+        for given_gramian in (
+            gramian,
+            tuple(map(tuple, gramian)),
+            np.array(gramian),
+            np.array(gramian, np.int16),
+        ):
             weights = weighting.weights(given_gramian)
             assert weights.dtype == np.float64
             assert np.array_equal(weights, expected)
@@ -267,7 +274,9 @@ class TestNonfinite:
         for k, index in itertools.product((2, 3, 5), ((0, 0), (0, 1), (1, 1))):
             gramian = random_gramians(1, k)[0]
             gramian[index] = bad
-            with pytest.raises(mojd.NonFiniteError, match=rf"gramian of shape \({k}, {k}\).*{bad}.*\({index[0]}, "):
+            with pytest.raises(
+                mojd.NonFiniteError, match=rf"gramian of shape \({k}, {k}\).*{bad}.*\({index[0]}, "
+            ):
                 weighting.weights(gramian)
 
     def test_propagation_spoils_one_problem_only(self, weighting: Weighting) -> None:

@@ -24,7 +24,9 @@ from tests.reference.families import (
 SOLVER = get_solver("active_set")
 
 
-def solve(gramian: Floats, linear: Floats, threads: int = 1, precision: Precision = FLOAT64_PRECISION) -> RawSolution:
+def solve(
+    gramian: Floats, linear: Floats, threads: int = 1, precision: Precision = FLOAT64_PRECISION
+) -> RawSolution:
     """Call the solver itself: G (B, K, K), q (B, R, K)."""
     return SOLVER.solve(np.ascontiguousarray(gramian), np.ascontiguousarray(linear), threads, precision)
 
@@ -76,7 +78,9 @@ class TestRank:
             assert (solution.status == Status.OPTIMAL).all()
             assert (solution.x > 0).sum(axis=1).max() <= rank
 
-    @pytest.mark.parametrize("family", ["nearly_weakly_stationary_1e-6", "nearly_weakly_stationary_1e-8", "near_antiparallel"])
+    @pytest.mark.parametrize(
+        "family", ["nearly_weakly_stationary_1e-6", "nearly_weakly_stationary_1e-8", "near_antiparallel"]
+    )
     def test_weights_stay_bounded(self, family: str) -> None:
         """Weights of 1e12 could meet every condition to rounding, while Jᵀw is noise."""
         for k in (4, 8, 20):
@@ -117,7 +121,7 @@ class TestRank:
 
 class TestRays:
     def test_an_entry_that_is_zero_but_for_rounding_does_not_block(self) -> None:
-        """g₃ = −g₂/3: the null direction has no part along g₁, and what rounding leaves of one is no obstacle."""
+        """g₃ = −g₂/3: what rounding leaves of the null direction along g₁ is no obstacle."""
         gramian = np.array([[247.0, -219.0, 73.0], [-219.0, 1287.0, -429.0], [73.0, -429.0, 143.0]])
         linear = np.array([-303.0, -1918.0, 638.0])
         solution = mojd.solve(NNQP(gramian, linear), "active_set")
@@ -177,7 +181,9 @@ class TestRefusals:
         gramian = np.array([[[1.0, 1.0 + 1e-5], [1.0, 1.0]]])
         linear = np.ones((1, 1, 2))
         assert solve(gramian, linear).status[0, 0] == codes.ASYMMETRIC
-        assert solve(gramian, linear, precision=Precision(2.0**-11.5, 2.0**-126)).status[0, 0] == codes.OPTIMAL
+        assert (
+            solve(gramian, linear, precision=Precision(2.0**-11.5, 2.0**-126)).status[0, 0] == codes.OPTIMAL
+        )
 
     def test_underflow_beside_a_zero_row(self) -> None:
         """In float32, a gradient of 1e-30 has the square 0, but products with others are left."""
@@ -188,7 +194,9 @@ class TestRefusals:
 
 
 class TestWork:
-    @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (1, 8), (1, 9), (1, 40), (7, 1), (8, 1), (9, 1), (3, 5), (40, 1)])
+    @pytest.mark.parametrize(
+        "shape", [(1, 1), (1, 7), (1, 8), (1, 9), (1, 40), (7, 1), (8, 1), (9, 1), (3, 5), (40, 1)]
+    )
     @pytest.mark.parametrize("k", [4, 11])
     def test_lanes_and_queues(self, shape: tuple[int, int], k: int) -> None:
         """Problems are worked on eight at a time: every remainder, own Gramians and shared ones."""

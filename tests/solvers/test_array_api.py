@@ -239,13 +239,40 @@ def test_asymmetry_by_rounding_is_averaged() -> None:
     )
 
 
-@pytest.mark.parametrize("size", [8, 33])
+@pytest.mark.parametrize("size", [8, 16, 33])
 def test_indefinite_gramians_get_bounded_weights(size: int) -> None:
-    gramian, linear = problems("float32_low_rank", size)
+    """Two rows that only rounding tells apart would otherwise get weights of some hundreds."""
+    gramian, linear = problems("float32_low_rank", size, seed=1)
     norms = certify.row_norms(gramian[0])
     raw = run(gramian, linear, FLOAT32_PRECISION)
     assert (raw.status == OPTIMAL).all()
-    assert np.abs(raw.x * norms).max() <= 1e3 * np.abs(linear / norms).max()
+    assert np.abs(raw.x * norms).max() <= 10 * np.abs(linear / norms).max()
+    assert worst_residual(gramian, linear, raw) <= 1e-3
+
+
+@pytest.mark.parametrize(("size", "seed"), [(6, 31), (20, 3), (20, 6)])
+def test_signs_are_checked_with_accurate_weights(size: int, seed: int) -> None:
+    """Block pivoting ends here with a weight whose sign is wrong, at a condition number of 1e8."""
+    gramian, linear = problems("equicorrelated_near_one", size, seed)
+    assert worst_residual(gramian, linear, run(gramian, linear)) <= 1e-15
+
+
+def test_a_null_direction_that_leads_nowhere_is_taken_back() -> None:
+    """An index drives out five others and then proves to have no way down: this went round in circles."""
+    gramian, linear = problems("nearly_weakly_stationary_1e-8", 64, seed=3)
+    raw = run(gramian, linear)
+    assert (raw.status == OPTIMAL).all()
+    assert worst_residual(gramian, linear, raw) <= bar("nearly_weakly_stationary_1e-8")
+
+
+@pytest.mark.parametrize("family", ["hilbert", "random_grid"])
+def test_weights_are_correctly_rounded(family: str) -> None:
+    for size in (2, 3, 4, 5, 6):
+        gramian, linear = problems(family, size)
+        raw = run(gramian, linear)
+        for q, x in zip(linear[0], raw.x[0], strict=True):
+            expected = np.array([float(value) for value in exact.solve_nnqp(gramian[0], q).x])
+            assert np.abs(x - expected).max() <= 2.0**-52 * expected.max()
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3), (2, 0, 3)])
@@ -351,7 +378,7 @@ def test_other_precisions_are_refused() -> None:
 
 
 def test_constants_are_those_of_the_kernels() -> None:
-    assert _masked.NOISE == factor.NOISE == gradient.NOISE
+    assert _masked.NOISE == factor.ROUNDINGS * 2.0**-52 == gradient.NOISE
     assert _masked.SUSPECT_PIVOT == factor.SUSPECT_PIVOT
     assert array_api.PATIENCE == kernel_block_pivoting.PATIENCE
     assert _masked_active_set.RAY == kernel_active_set.RAY
@@ -406,3 +433,18 @@ def test_a_worn_root_is_polished() -> None:
     assert inverse.drift[0] == 0.0
     kept = inverse.root[0] @ inverse.root[0].T
     assert np.allclose(kept[np.ix_(target[0], target[0])], np.eye(3), rtol=0.0, atol=1e-14)
+
+
+def test_the_active_set_keeps_its_root_accurate(rng: np.random.Generator) -> None:
+    """It starts with pairs of rows that are 1e-6 apart, and has to let one of each go."""
+    rows = np.repeat(rng.standard_normal((5, 20)), 2, axis=0)
+    rows[::2] += 1e-6 * rng.standard_normal((5, 20))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    gramian = (rows @ rows.T)[None]
+    batch = _masked.Batch(np, gramian, -gramian[:, ::2].sum(axis=1), np.full(1, _masked.NOISE))
+    x = np.ones((1, 10))
+    state = _masked_active_set.active_set(batch, x > 0, x, np.array([False]))
+    assert state.status[0] == OPTIMAL
+    assert state.inverse.passive[0].tolist() == [True, False] * 5
+    root = state.inverse.root[0][::2, ::2]
+    assert np.allclose(root.T @ gramian[0][::2, ::2] @ root, np.eye(5), rtol=0.0, atol=1e-10)

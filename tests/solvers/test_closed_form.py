@@ -37,7 +37,9 @@ def test_two_objectives_in_every_quadrant() -> None:
     for c, p, q in product((-1.9, -0.5, 0.0, 0.5, 1.9), (-2.0, -0.1, 0.0, 1.0), (-2.0, -0.1, 0.0, 1.0)):
         gramian, linear = np.array([[2.0, c], [c, 2.0]]), np.array([p, q])
         truth = exact.solve_nnqp(gramian, linear)
-        np.testing.assert_allclose(solve_one(gramian, linear), [float(x) for x in truth.x], rtol=1e-14, atol=1e-16)
+        np.testing.assert_allclose(
+            solve_one(gramian, linear), [float(x) for x in truth.x], rtol=1e-14, atol=1e-16
+        )
 
 
 def test_three_objectives_with_every_passive_set() -> None:
@@ -85,7 +87,9 @@ def test_a_long_batch(k: int) -> None:
     assert np.array_equal(formula.status, pivoting.status)
     solved = formula.status == Status.OPTIMAL
     assert solved.mean() > 0.95
-    first, second = ((solution.x[..., None, :] @ jacobian)[..., 0, :][solved] for solution in (formula, pivoting))
+    first, second = (
+        (solution.x[..., None, :] @ jacobian)[..., 0, :][solved] for solution in (formula, pivoting)
+    )
     np.testing.assert_allclose(first, second, atol=1e-6)
     assert np.nanmax(formula.kkt_residual) <= 1e-9
 

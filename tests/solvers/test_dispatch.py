@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,12 @@ class Spy:
 
 
 @pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """A registered solver called 'spy', for the time of one test."""
     monkeypatch.setattr(_registry, "_SOLVERS", dict(_registry._SOLVERS))
     found = Spy()
     register(Solver("spy", found.solve, "looks on", kkt_tolerance=1.0))
-    yield found
+    return found
 
 
 def random_problem(k: int, seed: int = 0) -> tuple[Floats, Floats]:
@@ -70,7 +69,12 @@ class TestRegistry:
 class TestWhatSolversSee:
     @pytest.mark.parametrize(
         ("gramian", "linear", "flat"),
-        [((3, 3), (3,), (1, 1)), ((3, 3), (5, 3), (1, 5)), ((5, 3, 3), (5, 3), (5, 1)), ((2, 1, 3, 3), (4, 3), (2, 4))],
+        [
+            ((3, 3), (3,), (1, 1)),
+            ((3, 3), (5, 3), (1, 5)),
+            ((5, 3, 3), (5, 3), (5, 1)),
+            ((2, 1, 3, 3), (4, 3), (2, 4)),
+        ],
     )
     def test_flat_float64_arrays(
         self, spy: Spy, gramian: tuple[int, ...], linear: tuple[int, ...], flat: tuple[int, int]
@@ -116,7 +120,9 @@ class TestWhatSolversSee:
 
 
 class TestAuto:
-    @pytest.mark.parametrize(("k", "name"), [(1, "closed_form"), (3, "closed_form"), (4, "active_set"), (30, "active_set")])
+    @pytest.mark.parametrize(
+        ("k", "name"), [(1, "closed_form"), (3, "closed_form"), (4, "active_set"), (30, "active_set")]
+    )
     def test_which_solver_is_taken(self, k: int, name: str) -> None:
         gramian, linear = random_problem(k)
         batch = NNQP(np.stack([gramian] * 3), linear)

@@ -88,7 +88,9 @@ class TestTheory:
         for k in (2, 3, 4, 5):
             gramian = FAMILIES[family].sample(k, np.random.default_rng(k)).gramian
             weights, truth = mojd.mgda(gramian), exact.mgda(gramian)
-            assert exact.direction_error(weights, truth, gramian) <= 1e-12 + 10 * exact.rounding_floor(truth, gramian)
+            assert exact.direction_error(weights, truth, gramian) <= 1e-12 + 10 * exact.rounding_floor(
+                truth, gramian
+            )
 
     def test_invariant_under_scaling_of_all(self) -> None:
         gramian = symmetric_gramian(np.random.default_rng(0).standard_normal((6, 6)))
@@ -111,7 +113,9 @@ class TestProblem:
     def test_its_minimisers_are_the_weights_up_to_their_sum(self) -> None:
         rng = np.random.default_rng(0)
         for k in (2, 3, 6):
-            gramian = symmetric_gramian(rng.standard_normal((k, 2 * k)) * power_of_two_scales(k, rng, 3)[:, None])
+            gramian = symmetric_gramian(
+                rng.standard_normal((k, 2 * k)) * power_of_two_scales(k, rng, 3)[:, None]
+            )
             x = mojd.solve(mojd.mgda_problem(gramian)).x
             np.testing.assert_allclose(x / x.sum(), mojd.mgda(gramian), rtol=1e-12)
 

@@ -238,7 +238,9 @@ class TestRescaling:
         for k in (2, 3, 6):
             gramian = symmetric_gramian(np.random.default_rng(k).standard_normal((k, 9)))
             expected = mojd.pcd(gramian, 0.3, rescale=True)
-            np.testing.assert_allclose(mojd.pcd(gramian, 0.3, rescale=True, solver=solver), expected, rtol=1e-9)
+            np.testing.assert_allclose(
+                mojd.pcd(gramian, 0.3, rescale=True, solver=solver), expected, rtol=1e-9
+            )
 
 
 class TestScales:

@@ -41,7 +41,7 @@ class TestWorkedValues:
     def test_directions_of_the_papers_counterexamples(self, a: float) -> None:
         """Of Table 1's methods UPGrad alone passes all; values by hand, from the projections."""
         np.testing.assert_allclose(direction([[-2.0], [4.0]]), [0.0], atol=1e-15)
-        third = exact.upgrad((np.array([[2.0, 0.0], [0.0, 2.0], [a, a]]) @ [[2.0, 0.0, a], [0.0, 2.0, a]]))
+        third = exact.upgrad(np.array([[2.0, 0.0], [0.0, 2.0], [a, a]]) @ [[2.0, 0.0, a], [0.0, 2.0, a]])
         assert third == [Fraction(1, 3)] * 3
         np.testing.assert_allclose(direction([[2.0, 0.0], [0.0, 2.0], [a, a]]), [(2 + a) / 3] * 2, rtol=1e-14)
         # (2, 0) projects to (1, 1), (−2a, 2a) to (0, 2a).
@@ -121,7 +121,9 @@ class TestProblem:
         assert batch.flatten().linear.shape == (5, 2, 2)
 
     def test_preferences_of_a_batch(self) -> None:
-        gramians = np.stack([symmetric_gramian(np.random.default_rng(i).standard_normal((3, 4))) for i in range(4)])
+        gramians = np.stack(
+            [symmetric_gramian(np.random.default_rng(i).standard_normal((3, 4))) for i in range(4)]
+        )
         preferences = np.random.default_rng(0).uniform(0, 1, (4, 3))
         weights = mojd.upgrad(gramians, preferences)
         for i in range(4):
