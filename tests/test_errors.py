@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class TestGramian:
     def test_shapes_that_are_none(self, shape: tuple[int, ...]) -> None:
         for weighting in registered_weightings():
             check(
-                lambda weighting=weighting: weighting.weights(np.ones(shape)),
+                partial(weighting.weights, np.ones(shape)),
                 InvalidInputError,
                 "gramian must have shape (..., K, K)",
                 f"got shape {shape}",
@@ -81,7 +82,7 @@ class TestGramian:
         """The likeliest mistake of all gets a hint."""
         for weighting in registered_weightings():
             check(
-                lambda weighting=weighting: weighting.weights(np.ones(shape)),
+                partial(weighting.weights, np.ones(shape)),
                 InvalidInputError,
                 "gramian must have shape (..., K, K)",
                 f"got shape {shape}",
@@ -95,7 +96,7 @@ class TestGramian:
         gramian[0, 2] = 0.5
         for options in ({}, {"solver": "array_api"}, {"solver": "scipy_nnls"}, {"nonfinite": "propagate"}):
             check(
-                lambda options=options: compute(gramian, **options),
+                partial(compute, gramian, **options),
                 InvalidInputError,
                 "gramian of shape (3, 3) is not symmetric",
                 "0.5 at index (0, 2) but 0.0 at (2, 0)",
@@ -107,7 +108,7 @@ class TestGramian:
             gramians = np.stack([np.eye(size)] * 11)
             gramians[8, 1, 0] = 0.25
             check(
-                lambda gramians=gramians: compute(gramians),
+                partial(compute, gramians),
                 InvalidInputError,
                 f"gramian of shape (11, {size}, {size}) is not symmetric",
                 "0.0 at index (8, 0, 1) but 0.25 at (8, 1, 0)",
@@ -119,7 +120,7 @@ class TestGramian:
             gramian[-1, -1] = -1.5
             for options in ({}, {"solver": "array_api"}):
                 check(
-                    lambda gramian=gramian, options=options: compute(gramian, **options),
+                    partial(compute, gramian, **options),
                     InvalidInputError,
                     f"gramian of shape ({size}, {size}) has the negative diagonal entry -1.5",
                     f"at index ({size - 1}, {size - 1})",
@@ -132,7 +133,7 @@ class TestGramian:
             gramian = np.eye(size)
             gramian[0, 1] = gramian[1, 0] = value
             check(
-                lambda gramian=gramian: compute(gramian),
+                partial(compute, gramian),
                 InvalidInputError,
                 f"gramian of shape ({size}, {size}) is not positive semi-definite",
                 f"the entry {value} at index (0, 1)",
@@ -145,7 +146,7 @@ class TestGramian:
             gramian[0, 0] = 0.0
             gramian[0, 1] = gramian[1, 0] = 1e-3
             check(
-                lambda gramian=gramian: compute(gramian),
+                partial(compute, gramian),
                 InvalidInputError,
                 "not positive semi-definite",
                 "0.001 at index (0, 1)",
@@ -169,7 +170,7 @@ class TestGramian:
         gramians[2, 1, 3] = bad
         for options in ({}, {"solver": "array_api"}, {"solver": "scipy_nnls"}):
             check(
-                lambda options=options: compute(gramians, **options),
+                partial(compute, gramians, **options),
                 NonFiniteError,
                 f"gramian of shape (3, 4, 4) holds {bad} at index (2, 1, 3)",
                 "(1 such entries)",
@@ -201,7 +202,7 @@ class TestGramian:
     def test_uneven_lists(self) -> None:
         for weighting in registered_weightings():
             check(
-                lambda weighting=weighting: weighting.weights([[1.0, 2.0], [3.0]]),
+                partial(weighting.weights, [[1.0, 2.0], [3.0]]),
                 InvalidTypeError,
                 "gramian is a nested sequence of uneven lengths",
             )
@@ -257,7 +258,7 @@ class TestOptions:
         singular = np.array([[1.0, -2.0], [-2.0, 4.0]])
         for weights in (mojd.upgrad, mojd.dualproj):
             check(
-                lambda weights=weights: weights(singular, solver="quadprog"),
+                partial(weights, singular, solver="quadprog"),
                 SolverError,
                 "solver 'quadprog' gave up on",
                 "of",
@@ -292,7 +293,7 @@ class TestProblem:
     def test_nonfinite_linear_term(self, bad: float) -> None:
         for solver in ("auto", "active_set", "array_api", "scipy_nnls"):
             check(
-                lambda solver=solver: mojd.solve(NNQP(EYE, [1.0, bad, 1.0]), solver),
+                partial(mojd.solve, NNQP(EYE, [1.0, bad, 1.0]), solver),
                 NonFiniteError,
                 f"linear of shape (3,) holds {bad} at index (1,)",
                 "nonfinite='propagate'",
@@ -316,7 +317,7 @@ class TestPreferences:
     def test_pref_vector(self, method: Callable[..., Any]) -> None:
         for shape in ((), (2,), (4, 5)):
             check(
-                lambda shape=shape: method(EYE, np.ones(shape)),
+                partial(method, EYE, np.ones(shape)),
                 InvalidInputError,
                 "pref_vector must have shape (..., 3), one preference per objective",
                 f"got shape {shape}",
@@ -347,7 +348,7 @@ class TestProject:
     def test_rows(self) -> None:
         for shape in ((), (2,), (4, 5)):
             check(
-                lambda shape=shape: mojd.project(np.ones(shape), EYE),
+                partial(mojd.project, np.ones(shape), EYE),
                 InvalidInputError,
                 "U must have shape (..., 3), one vector of weights per row",
                 f"got shape {shape}",
@@ -382,7 +383,7 @@ class TestPCD:
     def test_tau_of_the_wrong_shape(self, method: Callable[..., Any]) -> None:
         for shape in ((1,), (3,), (2, 4)):
             check(
-                lambda shape=shape: method(EYE, np.full(shape, 0.5)),
+                partial(method, EYE, np.full(shape, 0.5)),
                 InvalidInputError,
                 "tau must have shape (..., 2), one per secondary objective (or a number for all)",
                 f"got shape {shape}",
@@ -436,7 +437,7 @@ class TestPCD:
                 gramian = np.eye(size)
                 gramian[index] = bad
                 check(
-                    lambda gramian=gramian: mojd.pcd(gramian),
+                    partial(mojd.pcd, gramian),
                     NonFiniteError,
                     f"gramian of shape ({size}, {size})",
                 )
@@ -449,7 +450,7 @@ class TestJacobian:
     def test_shapes_and_types(self, function: Callable[..., Any]) -> None:
         for shape in ((), (3,), (0, 4)):
             check(
-                lambda shape=shape: function(np.ones(shape)),
+                partial(function, np.ones(shape)),
                 InvalidInputError,
                 "jacobian must have shape (..., K, n): one row per objective, one column per parameter",
                 f"got shape {shape}",

@@ -18,6 +18,7 @@ import mojd
 from mojd import NNQP, Status
 from mojd.compare.recording import PCD_PREFIX, recorded_gramians
 from tests.reference import certify, exact
+from tests.reference.bounds import direction_error
 from tests.reference.families import FAMILIES, Floats, linear_terms, power_of_two_scales, symmetric_gramian
 
 EPS = float(np.finfo(np.float64).eps)
@@ -34,7 +35,7 @@ METHODS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def assert_direction(gramian: Floats, weights: Floats, truth: list[Fraction], label: object = "") -> None:
     """Weights that nearly cancel can't be written down in float64; that is not held against them."""
     allowed = 1e-12 + 10 * exact.rounding_floor(truth, gramian)
-    assert exact.direction_error(weights, truth, gramian) <= allowed, label
+    assert direction_error(weights, truth, gramian) <= allowed, label
 
 
 def ulps(value: float, truth: Fraction) -> float:

@@ -23,10 +23,11 @@ from array_api_compat import device
 from mojd._arrays import Array
 from mojd.certificates import Equilibrated, accurate_slack
 
-# The constants of mojd.kernels.gradient and mojd.kernels.ldl, which would import numba. A test
+# The constants of mojd.kernels.gradient and mojd.kernels.factor, which would import numba. A test
 # compares them.
 NOISE = 16 * 2.0**-53
 SUSPECT_PIVOT = 1e-6
+ROUNDINGS = 8.0
 # How many indices join at a time, a power of two: they share passes over the root, which cost most.
 WIDTH = 16
 # How large the drift may grow: the root is then off by some 1e-10.
@@ -184,7 +185,7 @@ def _judge(batch: Batch, v: Array, square: Array) -> Probe:
     xp, image, direction = batch.xp, product(batch, v)[:, 0, :], v[:, 0, :]
     pivot, length = xp.sum(direction * image, axis=-1), xp.sum(direction * direction, axis=-1)
     hidden = batch.rounding * length
-    suspect = keep(xp, batch.rounding > NOISE, xp.sqrt(batch.rounding)) + SUSPECT_PIVOT
+    suspect = SUSPECT_PIVOT + positive_part(xp, 1e3 * batch.rounding - SUSPECT_PIVOT)
     dependent = (pivot <= suspect * square) & (pivot <= hidden)
     indefinite = positive_part(xp, -pivot) / xp.where(length > 0, length, xp.ones_like(length))
     return Probe(direction, image, pivot, hidden, dependent, indefinite)

@@ -194,7 +194,7 @@ def _enter(batch: Batch, state: State, x: Array, slope: Array, found: Probe, tri
     step, index = _ratio_test(xp, x, falls, -found.direction)
     dependent, stops = tried & found.dependent, xp.any(falls, axis=-1)
     # Curvature that can't be seen may use up what the slope gains on the way.
-    certain = -slope > 0.5 * (state.mass + step) * found.hidden
+    certain = -slope > 0.5 * (state.mass + keep(xp, stops, step)) * found.hidden
     moves = dependent & stops & certain
     ray = dependent & ~stops & _is_ray(batch, found, slope)
     return Entry(

@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from mojd._arrays import Array, Precision
-from mojd.solvers._masked import NOISE, Batch, keep
+from mojd.solvers._masked import ROUNDINGS, Batch, keep
 
 _HALVINGS = tuple(2**i for i in range(8, -1, -1))
 
@@ -92,5 +92,5 @@ def scale_problems(xp: Any, gramian: Array, linear: Array, precision: Precision)
     scaled = keep(xp, (finite & sound[:, None])[..., None], scaled)
     shrinkage = power_of_two(xp, xp.max(xp.abs(scaled), axis=-1), 2)
     flat = xp.reshape(scaled * shrinkage[..., None], (-1, scaled.shape[-1]))
-    rounding = xp.full_like(flat[:, 0], NOISE)
+    rounding = xp.full_like(flat[:, 0], ROUNDINGS * precision.tolerance**2)
     return Scaled(Batch(xp, matrix, flat, rounding), scale, shrinkage, finite, sound[:, None])

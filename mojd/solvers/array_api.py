@@ -22,7 +22,6 @@ from mojd._arrays import Array, Precision, dtype_name, namespace
 from mojd.errors import InvalidTypeError
 from mojd.kernels.status import INFEASIBLE, MAX_ITER, NONFINITE, OPTIMAL
 from mojd.solvers._masked import (
-    NOISE,
     Batch,
     Inverse,
     accurate_residual,
@@ -115,15 +114,16 @@ def violation(batch: Batch, x: Array) -> Array:
 def run_active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State:
     """Run the active set where not `finished` (N,), and again where the Gramian proves indefinite.
 
-    A Gramian computed in float32 has eigenvalues of either sign about 1e-7. Seen negative curvature
-    tells how much positive curvature means nothing, and where the first run has come to no good end,
-    the second takes rows that are no further apart than that for dependent. The better one counts.
+    One computed in float32 and then converted has eigenvalues of either sign about 1e-7. The negative
+    curvature that was met tells how much positive curvature means nothing. Where the first run has
+    come to no good end, the second takes rows that are no further apart than that for dependent.
+    The better of the two counts.
     """
     xp = batch.xp
     first = active_set(batch, passive, x, finished)
-    indefinite = first.inverse.indefinite
-    error = violation(batch, first.x)
-    failed = ~finished & (first.status != INFEASIBLE) & (error > noise(xp, first.x)) & (indefinite > NOISE)
+    indefinite, error = first.inverse.indefinite, violation(batch, first.x)
+    failed = ~finished & (first.status != INFEASIBLE) & (error > noise(xp, first.x))
+    failed = failed & (CAUTION * indefinite > batch.rounding)
     if not bool(xp.any(failed)):
         return first
     coarse = batch._replace(rounding=xp.maximum(batch.rounding, CAUTION * indefinite))

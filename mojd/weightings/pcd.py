@@ -193,9 +193,10 @@ def pcd(
     [-0.0098  0.583 ]
     [-0.3562  0.783 ]
     """
-    usual = type(tau) is float and 0.0 <= tau <= 1.0 and scales is None and solver == "auto"
-    if usual and threads == 1 and is_plain_gramian(gramian) and len(gramian) > 1:
-        plain = _plain(gramian, tau, bool(rescale))
+    usual = type(tau) is float and 0.0 <= tau <= 1.0 and solver == "auto" and threads == 1
+    if usual and is_plain_gramian(gramian) and len(gramian) > 1:
+        sizes = _constant(len(gramian), 1.0) if scales is None else _plain_scales(scales, len(gramian))
+        plain = None if sizes is None else _plain(gramian, tau, sizes, bool(rescale))
         if plain is not None:
             return plain
     _checks.check_nonfinite(nonfinite)
@@ -209,13 +210,20 @@ def pcd(
     return finish(weights, matrix)
 
 
-def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
-    """Return the weights of one plain Gramian with no scales, or None if anything is unusual."""
+def _plain_scales(scales: Any, size: int) -> FloatArray | None:
+    """Return scales that kernels can take as they are, or None."""
+    if type(scales) is not np.ndarray or scales.shape != (size,) or scales.dtype != np.float64:
+        return None
+    return scales if scales.flags.carray and ((scales >= 0.0) & (scales < math.inf)).all() else None
+
+
+def _plain(gramian: FloatArray, tau: float, scales: FloatArray, rescale: bool) -> FloatArray | None:
+    """Return the weights of one plain Gramian, or None if anything is unusual."""
     size = len(gramian)
-    taus, ones = _constant(size - 1, tau), _constant(size, 1.0)
+    taus = _constant(size - 1, tau)
     if size <= 3:
         tolerance = FLOAT64_PRECISION.tolerance
-        weights, status = fused.pcd_settled(gramian[None], taus[None], ones[None], rescale, 1, tolerance)
+        weights, status = fused.pcd_settled(gramian[None], taus[None], scales[None], rescale, 1, tolerance)
         return weights[0] if status[0] == Status.OPTIMAL else None
     row, diagonal = gramian[0], gramian.diagonal()
     if not 0.0 <= diagonal[0] < math.inf:
@@ -223,11 +231,11 @@ def _plain(gramian: FloatArray, tau: float, rescale: bool) -> FloatArray | None:
     bound = math.sqrt(diagonal[0]) * np.sqrt(np.maximum(diagonal, 0.0)) * (1 + 2**-26)
     if not ((row == gramian[:, 0]) & (abs(row) <= bound)).all():
         return None
-    x = fused.solve_plain(gramian[1:, 1:].copy(), row[1:] - taus * diagonal[1:])
+    x = fused.solve_plain(gramian[1:, 1:].copy(), scales[0] * row[1:] - taus * (scales[1:] * diagonal[1:]))
     if x is None:
         return None
     weights = np.empty(size)
-    weights[0] = 1.0
+    weights[0] = scales[0]
     weights[1:] = x
     rescaled: FloatArray = _rescaled(weights, View(gramian, gramian, np), rescale)
     return rescaled

@@ -23,7 +23,7 @@ from mojd.weightings import Weighting, registered_weightings
 from mojd.weightings._shared import view
 from tests.reference import exact
 from tests.reference import rational as ra
-from tests.reference.bounds import stored_gramian
+from tests.reference.bounds import direction_error, stored_gramian
 from tests.reference.families import FAMILIES, Floats, symmetric_gramian
 
 WEIGHTINGS = registered_weightings()
@@ -69,7 +69,7 @@ def exact_weights(weighting: Weighting, gramian: Floats) -> list[Fraction]:
 def direction_errors(weighting: Weighting, gramian: Floats, weights: Floats) -> tuple[float, float]:
     """Return the relative error of the direction, and the error that rounding exact weights makes."""
     truth = exact_weights(weighting, gramian)
-    return exact.direction_error(weights, truth, gramian), exact.rounding_floor(truth, gramian)
+    return direction_error(weights, truth, gramian), exact.rounding_floor(truth, gramian)
 
 
 class TestRegistration:

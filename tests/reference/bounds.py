@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import certify, exact
 from .families import FAMILIES, Floats, Sample
+from .nnqp import squared_distance
 
 WELL_POSED = 1e-12
 HARD = 1e-9
@@ -50,3 +54,15 @@ def residual_bound(family: str, gramian: Floats, linear: Floats, x: Floats) -> f
     if len(linear) <= 6:
         unavoidable = max(unavoidable, 3 * exact.residual_floor(gramian, linear))
     return max(bar, unavoidable)
+
+
+def direction_error(weights: Floats, truth: Sequence[Fraction], gramian: Floats) -> float:
+    """The error of J'w, relative to J'w*, or where that is zero, to what cancels in either.
+
+    If a zero gradient has all the exact weight, nothing cancels in J'w*, but it may in J'w.
+    """
+    error = exact.direction_error(weights, truth, gramian)
+    if math.isinf(error):
+        size = float(np.abs(weights) @ np.sqrt(np.diagonal(gramian)))
+        return math.sqrt(squared_distance(weights, truth, gramian)) / size
+    return error

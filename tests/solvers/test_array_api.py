@@ -244,10 +244,11 @@ def test_indefinite_gramians_get_bounded_weights(size: int) -> None:
     """Two rows that only rounding tells apart would otherwise get weights of some hundreds."""
     gramian, linear = problems("float32_low_rank", size, seed=1)
     norms = certify.row_norms(gramian[0])
-    raw = run(gramian, linear, FLOAT32_PRECISION)
-    assert (raw.status == OPTIMAL).all()
-    assert np.abs(raw.x * norms).max() <= 10 * np.abs(linear / norms).max()
-    assert worst_residual(gramian, linear, raw) <= 1e-3
+    for precision in (FLOAT32_PRECISION, FLOAT64_PRECISION):
+        raw = run(gramian, linear, precision)
+        assert (raw.status == OPTIMAL).all()
+        assert np.abs(raw.x * norms).max() <= 10 * np.abs(linear / norms).max()
+        assert worst_residual(gramian, linear, raw) <= 1e-3
 
 
 @pytest.mark.parametrize(("size", "seed"), [(6, 31), (20, 3), (20, 6)])
@@ -379,7 +380,7 @@ def test_other_precisions_are_refused() -> None:
 
 def test_constants_are_those_of_the_kernels() -> None:
     assert _masked.NOISE == factor.ROUNDINGS * 2.0**-52 == gradient.NOISE
-    assert _masked.SUSPECT_PIVOT == factor.SUSPECT_PIVOT
+    assert (_masked.SUSPECT_PIVOT, _masked.ROUNDINGS) == (factor.SUSPECT_PIVOT, factor.ROUNDINGS)
     assert array_api.PATIENCE == kernel_block_pivoting.PATIENCE
     assert _masked_active_set.RAY == kernel_active_set.RAY
 
