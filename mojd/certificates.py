@@ -91,7 +91,7 @@ def accurate_slack(xp: Any, problem: Equilibrated) -> Array:
 
 
 def kkt_residual(xp: Any, problem: Equilibrated, slack: Array) -> Array:
-    """Return max |min(x̂, ŝ)| / max |q̂| in units of gradients of norm 1 (0 if q and x are 0).
+    """Return ``max|min(x̂, ŝ)| / max|q̂|`` in units of gradients of norm 1 (0 if q and x are 0).
 
     min(x̂, ŝ) = 0 is the KKT system in one formula: x̂ ≥ 0, ŝ ≥ 0 and one of them zero.
     """

@@ -321,7 +321,7 @@ class Solution:
 
     @cached_property
     def kkt_residual(self) -> Any:
-        """The scale-free KKT residual max |min(x̂, ŝ)| / max |q̂|, shape (...).
+        """The scale-free KKT residual ``max|min(x̂, ŝ)| / max|q̂|``, shape (...).
 
         Hats are the units in which every gradient has norm 1. NaN where there is no x.
         """

@@ -127,7 +127,7 @@ class Summary(_Figures):
     outcomes : tuple of Outcome
         One per Gramian that the solver takes.
     shifted_geometric_mean_us : float
-        exp(mean(log(t + s))) − s over all Gramians of the run, with s = :data:`SHIFT_US` and failures
+        exp(mean(log(t + s))) − s over all Gramians of the run, with s = ``SHIFT_US`` and failures
         charged the time limit; NaN for a solver that doesn't take every size in the run.
     ratio : float
         That mean over the smallest one of all solvers.

@@ -25,7 +25,7 @@ PCD_PREFIX = "pcd-"
 
 
 class Recorder:
-    """Collect Gramians call by call and write them to one file; made by :func:`record`.
+    """Collect Gramians call by call and write them to one file; made by ``mojd.record``.
 
     The file is written by :meth:`close`, on leaving a ``with`` block (also when the block raises),
     or at the latest when the recorder is garbage-collected or the interpreter exits. A recorder
@@ -33,7 +33,7 @@ class Recorder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1, limit: int | None = 1000) -> None:
-        """Check the arguments now rather than after hours of training; see :func:`record`."""
+        """Check the arguments now rather than after hours of training; see ``mojd.record``."""
         target = Path(path).absolute()
         if not target.parent.is_dir():
             raise InvalidInputError(f"path: the folder {target.parent} does not exist; create it first")
@@ -175,7 +175,7 @@ def load_gramians(path: str | os.PathLike[str]) -> dict[str, FloatArray]:
     Parameters
     ----------
     path : path-like
-        A file written by :func:`record`, or any npz file whose arrays all have shape (K, K) or
+        A file written by ``mojd.record``, or any npz file whose arrays all have shape (K, K) or
         (N, K, K), such as ``np.savez(path, mine=G)`` writes.
 
     Returns
