@@ -6,9 +6,9 @@ of the inverse:
 
     root · rootᵀ = (A_PP)⁻¹,    root = 0 outside of P × P.
 
-A solve is two products. An index joins by a Gram-Schmidt step in the inner product of A, and leaves
-by a Householder reflection that gathers its row of the root in one column. Both are a few products
-for the whole batch, neither depends on an order of the indices, and nothing is written in place.
+A solve is two products. An index joins by Gram-Schmidt in the inner product of A, and leaves by a
+Householder reflection that gathers its row of the root in one column. Both are a few products for the
+whole batch, neither depends on an order of the indices, and nothing is written in place.
 
 Only functions of the array-API standard are used, without boolean indexing or item assignment.
 """
@@ -30,6 +30,8 @@ SUSPECT_PIVOT = 1e-6
 ROUNDINGS = 8.0
 # How many indices join at a time, a power of two: they share passes over the root, which cost most.
 WIDTH = 16
+# How often Gram-Schmidt is repeated. Twice still loses digits where several rows nearly coincide.
+PASSES = 3
 # How large the drift may grow: the root is then off by some 1e-10.
 DRIFT = 1e6
 
@@ -167,9 +169,8 @@ def refine(batch: Batch, inverse: Inverse, y: Array) -> Array:
 
 def empty_inverse(batch: Batch) -> Inverse:
     """Return the inverses of empty passive blocks."""
-    xp, zeros = batch.xp, batch.xp.zeros_like(batch.linear)
-    root = zeros[:, :, None] * zeros[:, None, :]
-    return Inverse(xp.zeros_like(zeros, dtype=xp.bool), root, zeros[:, 0], zeros[:, 0])
+    zeros = batch.xp.zeros_like(batch.linear)
+    return Inverse(zeros > 0, zeros[:, :, None] * zeros[:, None, :], zeros[:, 0], zeros[:, 0])
 
 
 def _conjugate(batch: Batch, bases: list[Array], v: Array) -> Array:
@@ -199,14 +200,12 @@ def diagonal(batch: Batch) -> Array:
 
 
 def probe(batch: Batch, inverse: Inverse, chosen: Array) -> Probe:
-    """Look at what the one index marked in every row of `chosen` (N, K) would add.
-
-    Gram-Schmidt twice: once loses as many digits as the condition number of the passive block has.
-    """
-    xp, root = batch.xp, inverse.root
-    v = _conjugate(batch, [root], xp.astype(chosen, root.dtype)[:, None, :])
-    square = xp.sum(keep(xp, chosen, diagonal(batch)), axis=-1)
-    return _judge(batch, _conjugate(batch, [root], v), square)
+    """Look at what the one index marked in every row of `chosen` (N, K) would add."""
+    xp = batch.xp
+    v = xp.astype(chosen, inverse.root.dtype)[:, None, :]
+    for _ in range(PASSES):
+        v = _conjugate(batch, [inverse.root], v)
+    return _judge(batch, v, xp.sum(keep(xp, chosen, diagonal(batch)), axis=-1))
 
 
 def _column(xp: Any, found: Probe, wanted: Array) -> Array:
@@ -234,7 +233,9 @@ def append_block(batch: Batch, inverse: Inverse, chosen: Array) -> Inverse:
     block = xp.zeros_like(xp.matrix_transpose(vectors))
     for i in range(chosen.shape[1]):
         v = _conjugate(batch, [block], vectors[:, i, :][:, None, :])
-        found = _judge(batch, _conjugate(batch, [root, block], v), squares[:, i])
+        for _ in range(PASSES - 1):
+            v = _conjugate(batch, [root, block], v)
+        found = _judge(batch, v, squares[:, i])
         joins = ~found.dependent
         indefinite = xp.maximum(indefinite, found.indefinite)
         passive = passive | (chosen[:, i, :] & joins[:, None])
