@@ -37,7 +37,7 @@ SINGULAR_FAMILIES = [
 # Once scaled, these overflow, or are no longer what float32 holds.
 OUT_OF_RANGE = ("random_tiny", "random_huge", "float32_low_rank")
 SIZES = (1, 2, 3, 4, 7, 16)
-# Solvers of other libraries, which take one problem a call, are asked less.
+# Fast enough for all sizes of the hard families; other exact solvers get fewer.
 COMPILED = {"active_set", "closed_form"}
 
 
@@ -198,7 +198,7 @@ class TestAnswers:
 
 class TestBatches:
     def test_right_hand_sides_that_share_a_gramian(self, solver: Solver) -> None:
-        for k in sizes(solver, 1, 2, 3, 5, 9):
+        for k in sizes(solver, *((1, 2, 3, 5, 9) if solver.exact else (1, 4))):
             gramian = random_gramians(1, k)[0]
             linear = np.random.default_rng(k).standard_normal((11, k))
             together = mojd.solve(NNQP(gramian, linear), solver.name)
@@ -208,7 +208,7 @@ class TestBatches:
             assert together.status.tolist() == [one.status for one in alone]
 
     def test_a_batch_is_its_problems_one_by_one(self, solver: Solver) -> None:
-        for k in sizes(solver, 1, 2, 3, 4, 8, 13):
+        for k in sizes(solver, *((1, 2, 3, 4, 8, 13) if solver.exact else (1, 4))):
             gramian = random_gramians(19, k)
             linear = np.random.default_rng(k).standard_normal((19, k))
             together = mojd.solve(NNQP(gramian, linear), solver.name)
@@ -269,7 +269,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("own", [True, False], ids=["own Gramians", "shared Gramian"])
     def test_nan_in_one_problem_leaves_the_others_alone(self, solver: Solver, own: bool) -> None:
-        for k in sizes(solver, 2, 3, 5, 12):
+        for k in sizes(solver, *((2, 3, 5, 12) if solver.exact else (4,))):
             gramian = random_gramians(17, k) if own else random_gramians(1, k)[0]
             linear = np.random.default_rng(2).standard_normal((17, k))
             clean = mojd.solve(NNQP(gramian, linear), solver.name)
@@ -297,7 +297,7 @@ class TestBatches:
     @pytest.mark.parametrize("threads", [2, 3, 64])
     def test_threads_change_nothing(self, solver: Solver, threads: int) -> None:
         rng = np.random.default_rng(3)
-        for k in sizes(solver, 2, 3, 6, 11):
+        for k in sizes(solver, *((2, 3, 6, 11) if solver.exact else (4,))):
             for gramian, linear in (
                 (random_gramians(21, k), rng.standard_normal((21, k))),
                 (random_gramians(1, k)[0], rng.standard_normal((21, k))),

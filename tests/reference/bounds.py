@@ -60,12 +60,12 @@ def residual_bound(family: str, gramian: Floats, linear: Floats, x: Floats) -> f
 
 
 def direction_error(weights: Floats, truth: Sequence[Fraction], gramian: Floats) -> float:
-    """The error of J'w, relative to J'w*, or where that is zero, to what cancels in either.
+    """The error of J'w, relative to J'w*, or to what cancels in it, or to the largest gradient.
 
-    If a zero gradient has all the exact weight, nothing cancels in J'w*, but it may in J'w.
+    The last is for exact weights that are all on gradients of zero: w may be on others that cancel.
     """
     error = exact.direction_error(weights, truth, gramian)
     if math.isinf(error):
-        size = float(np.abs(weights) @ np.sqrt(np.diagonal(gramian)))
+        size = float(np.abs(weights).max() * np.sqrt(np.diagonal(gramian)).max())
         return math.sqrt(squared_distance(weights, truth, gramian)) / size
     return error
