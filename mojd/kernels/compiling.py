@@ -1,7 +1,8 @@
-"""How kernels are compiled.
+"""How kernels are compiled: entry points to machine code, cached on disk; all else is inlined there.
 
-Only entry points are cached on disk: each holds the code of all it calls, and caching the inner
-functions too would generate their code once per caller.
+Left to itself, numba optimises and compiles every function together with all that it calls, before
+its callers do so again: a chain of ten functions is compiled ten times. Inner functions are never
+called from Python, and so they are kept as they are until an entry point takes them in.
 """
 
 from __future__ import annotations
@@ -10,12 +11,47 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import njit
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+
+class _SourceLibrary(JITCodeLibrary):
+    """The LLVM code of a function and of what it calls, for others to optimise and compile."""
+
+    def finalize(self) -> None:
+        """Link what the function calls, and leave it at that."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+
+class _InnerCompiler(Compiler):
+    """Numba's compiler, stopped before machine code."""
+
+    def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+        *_, flags, _ = rest
+        flags.no_compile = True
+        super().__init__(typing, target, _SourceLibrary(target.codegen(), "inner"), *rest)
+
+    def compile_extra(self, function: Callable[..., Any]) -> Any:
+        """Compile, and stand in for the callable that numba expects and nobody calls."""
+        result = super().compile_extra(function)
+        # Any built-in method that is not equal to another will do; this one takes no arguments.
+        unused = [].clear
+        self.state.targetctx.insert_user_function(unused, result.fndesc, [result.library])
+        return result._replace(entry_point=unused)
+
 
 # Reordering of sums, for speed, where no error-free transformation is at stake.
 _FAST = {"reassoc", "contract", "nsz"}
 
-# Inner functions are called by compiled code only: wrappers for Python callers would double the work.
-_INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INNER = {
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _InnerCompiler,
+}
 
 inner: Callable[..., Any] = njit(**_INNER)
 fast_inner: Callable[..., Any] = njit(fastmath=_FAST, **_INNER)
