@@ -15,15 +15,18 @@ from mojd.errors import (
     NonFiniteError,
     SolverError,
 )
-from mojd.gramian import NormaliserState, gramian, init_normaliser, normalise
+from mojd.gramian import gramian
 from mojd.qp import NNQP, Solution, Status
 from mojd.solvers import available_solvers, solve
 from mojd.weightings import (
+    NormaliserState,
     aggregate,
     dualproj,
     dualproj_problem,
+    init_normaliser,
     mgda,
     mgda_problem,
+    normalise,
     pcd,
     pcd_problem,
     project,

@@ -112,26 +112,6 @@ def to_float64(array: Array) -> FloatArray:
     return np.asarray(to_numpy(array), dtype=np.float64, order="C")
 
 
-class _Writable:
-    """The memory of a read-only array, announced as writable."""
-
-    def __init__(self, array: FloatArray) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.owner = array
-
-
-def writable_view(array: FloatArray) -> FloatArray:
-    """View a read-only array (JAX's are) as numba's code for writable ones expects it.
-
-    The kernels never write to their inputs; see :mod:`mojd.kernels.signatures`.
-    """
-    if array.flags.writeable:
-        return array
-    return np.asarray(_Writable(array)) if array.size else array.copy()
-
-
 def device_float64(array: Array) -> Array:
     """Convert an array to float64 where it is, through its own namespace."""
     xp = namespace(array)

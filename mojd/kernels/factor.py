@@ -13,6 +13,8 @@ from mojd.kernels.compiling import fast_inner, inner
 
 # Relative pivots below this are looked at closely before they are trusted.
 SUSPECT_PIVOT = 1e-6
+# Below this relative pivot the passive block is ill-conditioned enough for refinement to pay.
+REFINE_PIVOT = 1e-2
 # How many roundings an entry of a Gramian and of its factor has gone through, generously.
 ROUNDINGS = 8.0
 

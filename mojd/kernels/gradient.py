@@ -6,6 +6,8 @@ from mojd.kernels.compiling import fast_inner
 
 # s is a sum of products of numbers below 2 with x: it is noise below NOISE·(1 + Σx).
 NOISE = 16 * 2.0**-53
+# A slack below −VIOLATION, for max|q| = 1, means that the passive set was a poor choice.
+VIOLATION = 1e-14
 
 
 @fast_inner

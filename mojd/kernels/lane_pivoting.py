@@ -1,4 +1,4 @@
-"""Block principal pivoting on eight problems at once, each in its SIMD lane.
+"""Block principal pivoting for eight right-hand sides at once, each in its SIMD lane.
 
 A queue of problems feeds the lanes: a lane that is done takes the next problem at once. What is
 not plain sailing in a lane (a small pivot, an exchange that does not settle) is left to the scalar
@@ -11,28 +11,28 @@ import numpy as np
 
 from mojd.kernels.block_pivoting import PATIENCE
 from mojd.kernels.compiling import inner
-from mojd.kernels.gradient import NOISE
+from mojd.kernels.factor import REFINE_PIVOT
+from mojd.kernels.gradient import NOISE, VIOLATION
 from mojd.kernels.lane_factor import factor, residual_lanes, solve_lanes
 from mojd.kernels.lanes import WIDTH, fma, load, splat, store
-from mojd.kernels.scalar import REFINE_PIVOT, VIOLATION
 
 # What becomes of a lane in an iteration.
 RUNNING, SOLVED, GIVEN_UP, IDLE = 0, 1, 2, 3
 
 
 @inner
-def gather(A, base, passive, m, size, U, diagonal, right, q, rows):
+def gather(A, passive, m, size, U, diagonal, right, q, rows):
     """Copy the upper half of A_FF and −q_F into every lane of U and `right`.
 
-    `A` is flat, and the matrix of a lane begins at base[lane]. What exceeds the passive set of a
-    lane becomes the identity. `rows` is work space for one entry per lane.
+    `A` is flat. What exceeds the passive set of a lane becomes the identity. `rows` is work space for
+    one entry per lane.
     """
     K = q.size // WIDTH
     for i in range(size):
         for lane in range(WIDTH):
             at = i * WIDTH + lane
             index, inside = passive[at], i < m[lane]
-            rows[lane] = base[lane] + index * K
+            rows[lane] = index * K
             square = A[rows[lane] + index] if inside else 1.0
             diagonal[at] = square
             U[i * size * WIDTH + at] = square
@@ -45,19 +45,19 @@ def gather(A, base, passive, m, size, U, diagonal, right, q, rows):
 
 
 @inner
-def gather_lower(A, base, passive, m, size, U, K):
+def gather_lower(A, passive, m, size, U, K):
     """Copy A_FF below the diagonal of U, where the factor leaves room for it."""
     for i in range(size):
         for j in range(i):
             for lane in range(WIDTH):
-                row = base[lane] + passive[i * WIDTH + lane] * K
+                row = passive[i * WIDTH + lane] * K
                 entry = A[row + passive[j * WIDTH + lane]]
                 U[(i * size + j) * WIDTH + lane] = entry if i < m[lane] else 0.0
 
 
 @inner
-def slack_shared(A, K, x, s):
-    """Write A·x of every lane to s, for the one flat A that all lanes share, four rows at a time."""
+def slack_lanes(A, K, x, s):
+    """Write A·x of every lane to s, four rows at a time."""
     j = 0
     while j + 4 <= K:
         a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
@@ -78,18 +78,6 @@ def slack_shared(A, K, x, s):
             a = fma(splat(A[k * K + j]), load(x, k), a)
         store(s, j, a)
         j += 1
-
-
-@inner
-def slack_own(A, K, base, passive, m, y, s):
-    """Write A·x of every lane to s, where every lane has its own A."""
-    for lane in range(WIDTH):
-        for j in range(K):
-            s[j * WIDTH + lane] = 0.0
-        for i in range(m[lane]):
-            row, value = base[lane] + passive[i * WIDTH + lane] * K, y[i * WIDTH + lane]
-            for j in range(K):
-                s[j * WIDTH + lane] += value * A[row + j]
 
 
 @inner
@@ -163,11 +151,10 @@ def settle(lane, flips, lowest, weakest, passive, m, state, best, patience, susp
 
 
 @inner
-def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect):
+def iterate(A, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect):
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
-    `A` is flat; base[lane] says where the matrix of a lane begins, all at 0 if they share it.
-    `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
+    `A` is flat. `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
     lie in the second buffer, y, in the order of `passive`. A relative pivot below `suspect` is
     left to the scalar solver.
     """
@@ -178,7 +165,7 @@ def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, bu
         size = m[lane] if m[lane] > size else size
     # The factorisation takes rows in pairs.
     size += size & 1
-    gather(A, base, passive, m, size, U, diagonal, right, q, rows)
+    gather(A, passive, m, size, U, diagonal, right, q, rows)
     factor(U, size, size, diagonal, inverse, factors, weakest)
     for i in range(size):
         store(y, i, load(right, i))
@@ -188,10 +175,7 @@ def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, bu
     for lane in range(WIDTH):
         for i in range(m[lane]):
             x[passive[i * WIDTH + lane] * WIDTH + lane] = y[i * WIDTH + lane]
-    if base[1] == 0:
-        slack_shared(A, K, x, s)
-    else:
-        slack_own(A, K, base, passive, m, y, s)
+    slack_lanes(A, K, x, s)
     find_flips(q, x, s, y, size, state, flips, lowest, wanted)
     rough = False
     for lane in range(WIDTH):
@@ -203,5 +187,5 @@ def iterate(A, base, passive, m, state, best, patience, outcome, flips, rows, bu
             if outcome[lane] == SOLVED and weakest[lane] < REFINE_PIVOT:
                 rough, wanted[lane] = True, 1.0
     if rough:
-        gather_lower(A, base, passive, m, size, U, K)
+        gather_lower(A, passive, m, size, U, K)
         refine_lanes(U, size, size, inverse, diagonal, right, y, s, wanted)

@@ -18,26 +18,9 @@ from mojd.kernels.lane_pivoting import (
     start_lane,
 )
 from mojd.kernels.lanes import WIDTH
-from mojd.kernels.scalar import normalise_linear
-from mojd.kernels.status import INFEASIBLE, NONFINITE, OPTIMAL, UNSETTLED
+from mojd.kernels.linear_term import answer_at_once, normalise_linear
+from mojd.kernels.status import OPTIMAL, UNSETTLED
 from mojd.kernels.workspace import lane_arrays, lane_integers, matrix
-
-
-@inner
-def answer_at_once(A, q, magnitude, scale, x):
-    """Answer a problem that needs no solving; return its status, or UNSETTLED."""
-    if not magnitude >= 0.0:
-        x[:] = math.nan
-        return NONFINITE
-    if magnitude == 0.0:
-        x[:] = 0.0
-        return OPTIMAL
-    for j in range(q.size):
-        if A[j, j] == 0.0 and q[j] < 0.0:
-            x[:] = 0.0
-            x[j] = scale[j]
-            return INFEASIBLE
-    return UNSETTLED
 
 
 @inner
@@ -84,7 +67,7 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
     passive, state, lanes = lane_integers(integers, K)
     clear_lanes(passive, state, lanes)
     m, best, patience, outcome, task = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
-    base, flips, rows = lanes[5], lanes[6], lanes[7]
+    flips, rows = lanes[5], lanes[6]
     y, q, magnitude, flat = buffers[1], buffers[11], buffers[12], A.reshape(K * K)
     q[:] = 0.0
     following, running, suspect = 0, 0, suspect_pivot(rank_noise(tolerance))
@@ -102,7 +85,7 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
                     running += 1
         if running == 0:
             return
-        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
+        iterate(flat, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
         for lane in range(WIDTH):
             r = task[lane]
             if outcome[lane] != IDLE:
@@ -110,56 +93,6 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
             if outcome[lane] == SOLVED:
                 write_lane(scale, magnitude[lane], lane, passive, m[lane], y, x[r])
                 status[r] = OPTIMAL
-            if outcome[lane] == SOLVED or outcome[lane] == GIVEN_UP:
-                outcome[lane], m[lane] = IDLE, 0
-                running -= 1
-
-
-@inner
-def solve_own(G, linear, x, status, iterations, tolerance, tiny, floats, integers):
-    """Solve NNQP(G[b], linear[b, 0]) for all b. What the lanes give up on is UNSETTLED."""
-    B, _, K = linear.shape
-    flat = floats[: WIDTH * K * K]
-    matrices = flat.reshape(WIDTH, K, K)
-    scale, at = matrix(floats, WIDTH * K * K, WIDTH, K)
-    row = floats[at : at + K]
-    buffers = lane_arrays(floats, at + K, K)
-    passive, state, lanes = lane_integers(integers, K)
-    clear_lanes(passive, state, lanes)
-    m, best, patience, outcome, task = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
-    base, flips, rows = lanes[5], lanes[6], lanes[7]
-    y, q, magnitude = buffers[1], buffers[11], buffers[12]
-    q[:] = 0.0
-    for lane in range(WIDTH):
-        base[lane] = lane * K * K
-    following, running, suspect = 0, 0, suspect_pivot(rank_noise(tolerance))
-    while True:
-        for lane in range(WIDTH):
-            while outcome[lane] == IDLE and following < B:
-                b = following
-                following += 1
-                code = equilibrate(G[b], matrices[lane], scale[lane], tolerance, tiny)
-                if code == OPTIMAL:
-                    magnitude[lane] = normalise_linear(linear[b, 0], scale[lane], row)
-                    code = answer_at_once(matrices[lane], row, magnitude[lane], scale[lane], x[b, 0])
-                else:
-                    x[b, 0, :] = math.nan
-                status[b, 0], iterations[b, 0] = code, 0
-                if code == UNSETTLED:
-                    load_lane(lane, row, q)
-                    start_lane(lane, q, passive, m, state, best, patience)
-                    outcome[lane], task[lane] = RUNNING, b
-                    running += 1
-        if running == 0:
-            return
-        iterate(flat, base, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
-        for lane in range(WIDTH):
-            b = task[lane]
-            if outcome[lane] != IDLE:
-                iterations[b, 0] += 1
-            if outcome[lane] == SOLVED:
-                write_lane(scale[lane], magnitude[lane], lane, passive, m[lane], y, x[b, 0])
-                status[b, 0] = OPTIMAL
             if outcome[lane] == SOLVED or outcome[lane] == GIVEN_UP:
                 outcome[lane], m[lane] = IDLE, 0
                 running -= 1

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from mojd.kernels.active_set import active_set
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
 from mojd.kernels.double_double import dot2
-from mojd.kernels.factor import delete, solve
-from mojd.kernels.gradient import slack
+from mojd.kernels.factor import REFINE_PIVOT, delete, solve
+from mojd.kernels.gradient import VIOLATION, slack
 from mojd.kernels.shrink import shrink
-from mojd.kernels.status import INFEASIBLE, NONFINITE, OPTIMAL
-
-# Below this relative pivot the passive block is ill-conditioned enough for refinement to pay.
-REFINE_PIVOT = 1e-2
-# A slack below −VIOLATION, for max|q| = 1, means that the passive set was a poor choice.
-VIOLATION = 1e-14
+from mojd.kernels.status import INFEASIBLE, OPTIMAL
 
 
 @inner
@@ -55,7 +48,7 @@ def is_well_conditioned(A, passive, m, U):
 
 @inner
 def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
-    """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0} and max|q| about 1.
+    """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0}, max|q| about 1, q_j ≥ 0 where A_jj = 0.
 
     `rank_noise` is what rounding can do to an entry of A; see :func:`mojd.kernels.factor.null_noise`.
     `floats` (K + 8, K) and `integers` (2, K + 1) are work space, modified in place. Returns
@@ -65,10 +58,6 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     x, y, s, z, w, forwarded = floats[0], floats[1], floats[2], floats[3], floats[4], floats[5]
     inverse, U = floats[6], floats[8:]
     passive, state = integers[0], integers[1]
-    for j in range(K):
-        if A[j, j] == 0.0 and q[j] < 0.0:
-            passive[0], x[0] = j, 1.0
-            return INFEASIBLE, 1, 0
     solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse, rank_noise)
     if solved:
         if is_well_conditioned(A, passive, m, U):
@@ -97,45 +86,9 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
 
 
 @inner
-def normalise_linear(q, scale, out):
-    """Write D·q·2ᵏ with max|·| in [½, 1) to `out`, and return 2⁻ᵏ (0 if q = 0, NaN if not finite)."""
-    largest, check = 0.0, 0.0
-    for j in range(q.size):
-        out[j] = q[j] * scale[j]
-        check += out[j] * 0.0
-        largest = abs(out[j]) if abs(out[j]) > largest else largest
-    if not math.isfinite(check):
-        return math.nan
-    if largest == 0.0:
-        return 0.0
-    # Clamped, so that 2⁻ᵏ exists even for subnormal numbers.
-    exponent = math.frexp(largest)[1]
-    exponent = exponent if exponent > -1000 else -1000
-    factor = math.ldexp(1.0, -exponent)
-    for j in range(q.size):
-        out[j] *= factor
-    return math.ldexp(1.0, exponent)
-
-
-@inner
 def write_solution(solution, passive, m, status, scale, magnitude, x):
     """Write the solution (or, with its length left as it is, the ray) in the caller's units."""
     x[:] = 0.0
     for i in range(m):
         j = passive[i]
         x[j] = solution[i] * scale[j] * (magnitude if status != INFEASIBLE else 1.0)
-
-
-@inner
-def solve_scaled(A, scale, q, x, floats, integers, bounded, rank_noise):
-    """Solve NNQP(G, q) for the A = D·G·D and D of :func:`equilibrate`; write x; return (status, n)."""
-    magnitude = normalise_linear(q, scale, floats[7])
-    if not magnitude >= 0.0:
-        x[:] = math.nan
-        return NONFINITE, 0
-    x[:] = 0.0
-    if magnitude == 0.0:
-        return OPTIMAL, 0
-    status, m, iterations = solve_equilibrated(A, floats[7], floats, integers, bounded, rank_noise)
-    write_solution(floats[0], integers[0], m, status, scale, magnitude, x)
-    return status, iterations

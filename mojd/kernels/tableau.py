@@ -1,41 +1,21 @@
-"""Principal pivoting on a tableau, for K up to 32: every pivot is one sweep of a matrix in cache.
+"""Principal pivoting on a tableau, for small K: every pivot is one sweep of a matrix in cache.
 
 Sweeping A on the passive set F (Goodnight, The American Statistician 33, 1979) leaves −A_FF⁻¹ in
 its place, A_NF·A_FF⁻¹ beside it and the Schur complement in the rest; the linear term, swept along,
 becomes −x_F and s_N. So the signs of one vector say which index should change sides next. The rule
-(always the most infeasible one) may cycle and the pivots may be small: both are noticed, and left to
-the slower solver. What is accepted has been checked against A itself.
+(always the most infeasible one) might cycle, and pivots may be small: both are noticed and left to
+the general solver. What is accepted has been checked against A itself, and refined.
 
-Rows are padded to whole vectors of :mod:`mojd.kernels.lanes`, here eight neighbours of one row.
+Rows are padded to whole vectors of :mod:`mojd.kernels.lanes`, here eight neighbours in one row.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from mojd.kernels.compiling import inner
-from mojd.kernels.double_double import dot2
-from mojd.kernels.gradient import NOISE
-from mojd.kernels.lanes import WIDTH, fma, load, multiply, negated_fma, splat, store
+from mojd.kernels.factor import REFINE_PIVOT
+from mojd.kernels.gradient import NOISE, VIOLATION
+from mojd.kernels.lanes import WIDTH, add, fma, load, multiply, negated_fma, splat, store, subtract
 from mojd.kernels.status import OPTIMAL, UNSETTLED
-
-# Above this K, Cholesky factors of the passive block cost less than sweeps of all of A.
-LARGEST = 32
-# Below this relative pivot the passive block is ill-conditioned enough for refinement to pay.
-REFINE_PIVOT = 1e-2
-# A slack below −VIOLATION, for max|q| = 1, means that the passive set was a poor choice.
-VIOLATION = 1e-14
-
-
-@inner
-def load_tableau(A, P, stride):
-    """Copy A (K, K) to the flat P, whose rows are `stride` long and end in zeros."""
-    K = A.shape[0]
-    for i in range(K):
-        for j in range(K):
-            P[i * stride + j] = A[i, j]
-        for j in range(K, stride):
-            P[i * stride + j] = 0.0
 
 
 @inner
@@ -44,8 +24,7 @@ def most_infeasible(t, side, K):
     total, worst, chosen = 1.0, 0.0, -1
     for i in range(K):
         value = t[i] * side[i]
-        if side[i] < 0.0:
-            total += abs(value)
+        total += abs(value) if side[i] < 0.0 else 0.0
         if value < worst:
             worst, chosen = value, i
     return chosen if worst < -NOISE * total else -1
@@ -68,79 +47,78 @@ def sweep(S, t, row, factors, p, side, K, vectors):
     # This makes of column p what the sweep leaves there: side·S[i, p]/pivot.
     row[p] = pivot - side
     for v in range(vectors):
-        entries, at_v = load(row, v), v
+        entries, position = load(row, v), v
         store(t, v, negated_fma(splat(scaled), entries, load(t, v)))
         for i in range(K):
-            store(S, at_v, negated_fma(splat(factors[i]), entries, load(S, at_v)))
-            at_v += vectors
+            store(S, position, negated_fma(splat(factors[i]), entries, load(S, position)))
+            position += vectors
     for v in range(vectors):
         store(S, at + v, multiply(splat(side), load(factors, v)))
     S[at * WIDTH + p] = -reciprocal
 
 
 @inner
-def slack_of(P, q, x, s, K, vectors):
-    """Write s = q + A·x."""
+def accurate_slack(A, q, x, s, K, vectors):
+    """Write s = q + A·x, accumulated in double-double."""
     for v in range(vectors):
-        store(s, v, load(q, v))
-    for i in range(K):
-        if x[i] != 0.0:
-            value = splat(x[i])
-            for v in range(vectors):
-                store(s, v, fma(value, load(P, i * vectors + v), load(s, v)))
+        total, error = load(q, v), splat(0.0)
+        for i in range(K):
+            if x[i] != 0.0:
+                entry, value = load(A, i * vectors + v), splat(x[i])
+                product = multiply(entry, value)
+                product_error = fma(entry, value, subtract(splat(0.0), product))
+                new = add(total, product)
+                part = subtract(new, total)
+                rounding = add(subtract(total, subtract(new, part)), subtract(product, part))
+                error = add(error, add(rounding, product_error))
+                total = new
+        store(s, v, add(total, error))
 
 
 @inner
 def correct(S, s, x, side, row, K, vectors):
     """Take a step of iterative refinement: x_F −= A_FF⁻¹·s_F, where −A_FF⁻¹ is in S."""
     for v in range(vectors):
-        store(row, v, splat(0.0))
+        total = splat(0.0)
+        for i in range(K):
+            if side[i] < 0.0:
+                total = fma(splat(s[i]), load(S, i * vectors + v), total)
+        store(row, v, total)
     for i in range(K):
-        if side[i] < 0.0:
-            value = splat(s[i])
-            for v in range(vectors):
-                store(row, v, fma(value, load(S, i * vectors + v), load(row, v)))
-    for i in range(K):
-        if side[i] < 0.0:
-            x[i] += row[i]
+        x[i] += row[i] if side[i] < 0.0 else 0.0
 
 
 @inner
-def accurate_slack(P, q, x, side, s, K, stride):
-    """Write the slack of the passive indices, accumulated in double-double."""
-    for i in range(K):
-        if side[i] < 0.0:
-            s[i] = dot2(P, i, x, K, q[i])
-
-
-@inner
-def clip(x, s, side, K):
-    """Set negative x to 0; return whether x and the slack out of the passive set are sound."""
+def is_sound(x, s, side, K, least):
+    """Set what rounding made negative in x to 0; return whether x and s are feasible but for that."""
     total = 1.0
     for i in range(K):
         total += abs(x[i])
+    # Where x was corrected after s was computed, s is a little out of date.
+    violation = VIOLATION if least < REFINE_PIVOT else 2.0 * NOISE * total
     sound = True
     for i in range(K):
         if side[i] < 0.0:
             sound &= x[i] >= -NOISE * total
             x[i] = x[i] if x[i] > 0.0 else 0.0
         else:
-            sound &= s[i] >= -NOISE * total
+            sound &= s[i] >= -violation
     return sound
 
 
 @inner
-def solve_tableau(P, q, x, S, vectors_of, K, suspect):
-    """Solve NNQP(A, q) for P, which holds A padded, and q, padded too; write x.
+def solve_tableau(A, q, x, S, work, suspect):
+    """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0} and max|q| about 1; write x.
 
-    `S` and `vectors_of` (4, stride) are work space. Returns (status, pivots); the status is
-    OPTIMAL or UNSETTLED.
+    A and S are flat, with rows as long as q, x and those of `work`, of which there are five. What pads
+    them is 0. S and `work` are modified in place. A relative pivot below `suspect` is left to the
+    general solver. Returns (OPTIMAL or UNSETTLED, pivots).
     """
     stride = q.size
-    vectors = stride // WIDTH
-    t, side, row, s, factors = vectors_of[0], vectors_of[1], vectors_of[2], vectors_of[3], vectors_of[4]
-    for i in range(K * vectors):
-        store(S, i, load(P, i))
+    vectors, K = stride // WIDTH, A.size // stride
+    t, side, row, s, factors = work[0], work[1], work[2], work[3], work[4]
+    for v in range(K * vectors):
+        store(S, v, load(A, v))
     for v in range(vectors):
         store(t, v, load(q, v))
         store(side, v, splat(1.0))
@@ -150,7 +128,7 @@ def solve_tableau(P, q, x, S, vectors_of, K, suspect):
         if p < 0:
             break
         if side[p] > 0.0:
-            pivot = S[p * stride + p] / P[p * stride + p]
+            pivot = S[p * stride + p] / A[p * stride + p]
             if not pivot > suspect:
                 return UNSETTLED, pivots
             least = pivot if pivot < least else least
@@ -161,8 +139,10 @@ def solve_tableau(P, q, x, S, vectors_of, K, suspect):
         pivots += 1
     for i in range(stride):
         x[i] = -t[i] if side[i] < 0.0 else 0.0
-    slack_of(P, q, x, s, K, vectors)
+    accurate_slack(A, q, x, s, K, vectors)
     correct(S, s, x, side, row, K, vectors)
-    if not clip(x, s, side, K):
-        return UNSETTLED, pivots
-    return OPTIMAL, pivots
+    if least < REFINE_PIVOT:
+        accurate_slack(A, q, x, s, K, vectors)
+        correct(S, s, x, side, row, K, vectors)
+        accurate_slack(A, q, x, s, K, vectors)
+    return OPTIMAL if is_sound(x, s, side, K, least) else UNSETTLED, pivots

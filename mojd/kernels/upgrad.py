@@ -1,4 +1,4 @@
-"""UPGrad: closed forms for K = 2 and 3, and the sum of the projections for any K."""
+"""UPGrad: closed forms for K = 2 and 3, tableaus for small K."""
 
 from __future__ import annotations
 
@@ -6,84 +6,106 @@ from numba import types
 
 from mojd.kernels.closed_form import is_in_range, is_pair_sound, solve_pair
 from mojd.kernels.compiling import entry_point, inner
-from mojd.kernels.signatures import MATRICES, MATRIX, STATUS_TABLE, STATUSES
-from mojd.kernels.status import UNSETTLED
+from mojd.kernels.signatures import COUNTS_32, MATRIX, STATUSES, VECTOR
+from mojd.kernels.small import solve_rows
+from mojd.kernels.status import OPTIMAL, UNSETTLED
 
 
 @inner
 def upgrad_pairs(G, u, w, status, tolerance):
-    """UPGrad weights of G (B, 2, 2) for preferences u (B, 2) or (1, 2); writes w and status.
+    """UPGrad weights for K = 2; writes w and status.
 
     Projecting g₁ on the dual cone takes off its part along g₂ if they conflict.
     """
-    shared = u.shape[0] == 1
-    for i in range(G.shape[0]):
-        k = 0 if shared else i
-        a, b, c, transposed = G[i, 0, 0], G[i, 1, 1], G[i, 0, 1], G[i, 1, 0]
-        sound = is_in_range(a) & is_in_range(b) & is_pair_sound(a, b, c, transposed, tolerance)
+    shared = u.size == 2
+    for b in range(status.size):
+        i, k = 2 * b, 0 if shared else 2 * b
+        a, d, c, transposed = G[i, 0], G[i + 1, 1], G[i, 1], G[i + 1, 0]
+        sound = is_in_range(a) & is_in_range(d) & is_pair_sound(a, d, c, transposed, tolerance)
         mean = 0.5 * (c + transposed)
         conflict = -mean if mean < 0.0 else 0.0
-        w[i, 0] = u[k, 0] + u[k, 1] * (conflict / a)
-        w[i, 1] = u[k, 1] + u[k, 0] * (conflict / b)
-        status[i] = 0 if sound else UNSETTLED
+        w[i] = u[k] + u[k + 1] * (conflict / a)
+        w[i + 1] = u[k + 1] + u[k] * (conflict / d)
+        status[b] = OPTIMAL if sound else UNSETTLED
 
 
 @inner
 def upgrad_triples(G, u, w, status, tolerance):
-    """UPGrad weights of G (B, 3, 3) for preferences u (B, 3) or (1, 3); writes w and status.
+    """UPGrad weights for K = 3; writes w and status.
 
     The projection of gᵢ never needs more of gᵢ itself, which leaves a pair of unknowns.
     """
-    shared = u.shape[0] == 1
-    for i in range(G.shape[0]):
-        k = 0 if shared else i
-        a, b, c = G[i, 0, 0], G[i, 1, 1], G[i, 2, 2]
-        sound = is_in_range(a) & is_in_range(b) & is_in_range(c)
-        sound &= is_pair_sound(a, b, G[i, 0, 1], G[i, 1, 0], tolerance)
-        sound &= is_pair_sound(a, c, G[i, 0, 2], G[i, 2, 0], tolerance)
-        sound &= is_pair_sound(b, c, G[i, 1, 2], G[i, 2, 1], tolerance)
-        ab = 0.5 * (G[i, 0, 1] + G[i, 1, 0])
-        ac = 0.5 * (G[i, 0, 2] + G[i, 2, 0])
-        bc = 0.5 * (G[i, 1, 2] + G[i, 2, 1])
-        b0, c0, settled0 = solve_pair(b, c, bc, ab, ac)
-        a1, c1, settled1 = solve_pair(a, c, ac, ab, bc)
-        a2, b2, settled2 = solve_pair(a, b, ab, ac, bc)
-        w[i, 0] = u[k, 0] + (u[k, 1] * a1 + u[k, 2] * a2)
-        w[i, 1] = u[k, 1] + (u[k, 0] * b0 + u[k, 2] * b2)
-        w[i, 2] = u[k, 2] + (u[k, 0] * c0 + u[k, 1] * c1)
-        status[i] = 0 if sound & settled0 & settled1 & settled2 else UNSETTLED
+    shared = u.size == 3
+    for b in range(status.size):
+        i, k = 3 * b, 0 if shared else 3 * b
+        j, h = i + 1, i + 2
+        a, d, f = G[i, 0], G[j, 1], G[h, 2]
+        sound = is_in_range(a) & is_in_range(d) & is_in_range(f)
+        sound &= is_pair_sound(a, d, G[i, 1], G[j, 0], tolerance)
+        sound &= is_pair_sound(a, f, G[i, 2], G[h, 0], tolerance)
+        sound &= is_pair_sound(d, f, G[j, 2], G[h, 1], tolerance)
+        ad = 0.5 * (G[i, 1] + G[j, 0])
+        af = 0.5 * (G[i, 2] + G[h, 0])
+        df = 0.5 * (G[j, 2] + G[h, 1])
+        d0, f0, settled0 = solve_pair(d, f, df, ad, af)
+        a1, f1, settled1 = solve_pair(a, f, af, ad, df)
+        a2, d2, settled2 = solve_pair(a, d, ad, af, df)
+        w[i] = u[k] + (u[k + 1] * a1 + u[k + 2] * a2)
+        w[j] = u[k + 1] + (u[k] * d0 + u[k + 2] * d2)
+        w[h] = u[k + 2] + (u[k] * f0 + u[k + 1] * f1)
+        status[b] = OPTIMAL if sound & settled0 & settled1 & settled2 else UNSETTLED
 
 
-@entry_point(types.void(MATRICES, MATRIX, MATRIX, STATUSES, types.float64))
-def upgrad_small(G, u, w, status, tolerance):
-    """Write the UPGrad weights of G[b] for u[b] (or u[0], if it has one row), for K = 2 and 3.
+@inner
+def add_projections(x, statuses, u, w):
+    """Write w = Σ_r u_r·(e_r + x[r]), the K projections weighted and summed; return the worst status.
 
-    Problems that formulas can't settle get the status UNSETTLED.
+    The problems are solved for preferences of 1 and scaled here: projection on a cone is positively
+    homogeneous, and so their linear terms are the rows of G themselves, exact.
     """
-    if G.shape[1] == 2:
+    code = OPTIMAL
+    for j in range(w.size):
+        w[j] = u[j]
+    for r in range(x.shape[0]):
+        code = statuses[r] if statuses[r] > code else code
+        for j in range(w.size):
+            w[j] += u[r] * x[r, j]
+    return code
+
+
+@entry_point(
+    types.int64(
+        MATRIX,
+        VECTOR,
+        VECTOR,
+        STATUSES,
+        types.float64,
+        types.float64,
+        MATRIX,
+        STATUSES,
+        COUNTS_32,
+        VECTOR,
+    )
+)
+def upgrad_small(G, u, w, status, tolerance, tiny, x, statuses, iterations, floats):
+    """Write the UPGrad weights of B small Gramians, one below the other in G (B·K, K), to w (B·K).
+
+    `u` (B·K) holds their preferences, or (K) that of all; `status` (B) becomes OPTIMAL or, where
+    neither formulas nor tableaus settle the problem, UNSETTLED. Returns the worst. The last four
+    arrays are work space: x (K, K), two of length K, and that of
+    :func:`mojd.kernels.workspace.tableau_size`.
+    """
+    K, worst = G.shape[1], OPTIMAL
+    if K == 2:
         upgrad_pairs(G, u, w, status, tolerance)
-    else:
+    elif K == 3:
         upgrad_triples(G, u, w, status, tolerance)
-
-
-@entry_point(types.int64(MATRICES, STATUS_TABLE, MATRIX, MATRIX, STATUSES))
-def sum_projections(x, statuses, u, w, status):
-    """Write w[b] = Σ_r u_r·(e_r + x[b, r]): the K projections of a Gramian, weighted and summed.
-
-    status[b] becomes the worst of statuses[b]; returns the worst of all. The problems are solved for
-    preferences of 1 and scaled here: projection on a cone is positively homogeneous, and so their
-    linear terms are the rows of G themselves, exact.
-    """
-    shared, worst = u.shape[0] == 1, 0
-    for b in range(x.shape[0]):
-        k, code = 0 if shared else b, 0
-        for j in range(w.shape[1]):
-            w[b, j] = u[k, j]
-        for r in range(x.shape[1]):
-            preference = u[k, r]
-            code = statuses[b, r] if statuses[b, r] > code else code
-            for j in range(w.shape[1]):
-                w[b, j] += preference * x[b, r, j]
-        status[b] = code
-        worst = code if code > worst else worst
+    else:
+        for b in range(status.size):
+            at = b * K
+            k, own = at if u.size > K else 0, G[at : at + K]
+            solve_rows(own, own, x, statuses, iterations, tolerance, tiny, floats)
+            status[b] = add_projections(x, statuses, u[k : k + K], w[at : at + K])
+    for b in range(status.size):
+        worst = status[b] if status[b] > worst else worst
     return worst

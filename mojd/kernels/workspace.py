@@ -5,6 +5,8 @@ Allocating inside of compiled code would more than double the time that numba ta
 
 from __future__ import annotations
 
+import numpy as np
+
 from mojd.kernels.compiling import inner
 from mojd.kernels.lanes import WIDTH
 
@@ -12,17 +14,36 @@ from mojd.kernels.lanes import WIDTH
 PANEL = 32
 
 
+# Above this K, Cholesky factors of the passive block cost less than sweeps of all of A.
+LARGEST_TABLEAU = 32
+
+
 def scalar_sizes(K: int) -> tuple[int, int]:
-    """Return the floats and integers that the scalar solver needs."""
-    return 2 * K * K + 9 * K, 2 * (K + 1)
+    """Return the floats and integers that it takes to solve one problem after the other.
+
+    The floats must be 0 at first, and none of them may have held anything for another K.
+    """
+    stride = -(-K // WIDTH) * WIDTH
+    tableau = (K + 7) * stride if K <= LARGEST_TABLEAU else stride
+    return K * stride + K + tableau + (K + 8) * K, 2 * (K + 1)
 
 
-def lane_sizes(K: int, shared: bool) -> tuple[int, int]:
-    """Return the floats and integers that the lanes need, if they share a Gramian or not."""
-    matrices = 1 if shared else WIDTH
+def tableau_size(K: int) -> int:
+    """Return the floats that tableaus need: the same arrays, without the general solver's."""
+    return scalar_sizes(K)[0] - (K + 8) * K
+
+
+def batch_sizes(K: int) -> tuple[int, int]:
+    """Return the floats and integers that it takes to solve many problems, 0 at first too."""
     padded = K + 2
-    floats = matrices * (K * K + K) + K + WIDTH * (padded * padded + 8 * padded + 2 * PANEL + 4)
-    return floats, WIDTH * (2 * padded + 9)
+    floats = K * K + 2 * K + WIDTH * (padded * padded + 8 * padded + 2 * PANEL + 4)
+    return max(floats, tableau_size(K)), WIDTH * (2 * padded + 7)
+
+
+@inner
+def padded(K):
+    """Return K, rounded up to whole vectors."""
+    return (K + WIDTH - 1) // WIDTH * WIDTH
 
 
 @inner
@@ -30,6 +51,25 @@ def matrix(floats, at, rows, columns):
     """Return the matrix that begins at `at`, and where it ends."""
     end = at + rows * columns
     return floats[at:end].reshape(rows, columns), end
+
+
+@inner
+def tableau_arrays(floats, K):
+    """Cut out the padded A, the linear term, and the tableau S, solution and work space, if K is small.
+
+    All rows are whole vectors, from the first on, so that they lie well in memory if `floats` does.
+    Returns (A, linear, S, y, work, scale, where they end).
+    """
+    stride = padded(K)
+    A, at = matrix(floats, np.int64(0), K, stride)
+    linear, S, y = floats[at : at + stride], floats[at:at], floats[at:at]
+    at += stride
+    work, _ = matrix(floats, at, np.int64(0), stride)
+    if K <= LARGEST_TABLEAU:
+        end = at + K * stride
+        S, y = floats[at:end], floats[end : end + stride]
+        work, at = matrix(floats, end + stride, np.int64(5), stride)
+    return A, linear, S, y, work, floats[at : at + K], at + K
 
 
 @inner
@@ -49,7 +89,7 @@ def lane_arrays(floats, at, K):
 
 @inner
 def lane_integers(integers, K):
-    """Cut the integers of the lanes: two arrays by index, nine by lane."""
+    """Cut the integers of the lanes: two arrays by index, seven by lane."""
     vector = WIDTH * (K + 2)
     passive, state = integers[:vector], integers[vector : vector + WIDTH * K]
-    return passive, state, integers[2 * vector : 2 * vector + 9 * WIDTH].reshape(9, WIDTH)
+    return passive, state, integers[2 * vector : 2 * vector + 7 * WIDTH].reshape(7, WIDTH)

@@ -1,96 +1,150 @@
-"""The door to the compiled kernels: imported, and if need be compiled, on first use only."""
+"""The door to the compiled kernels: each is imported, and if need be compiled, when it is first used."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from mojd._arrays import FloatArray
 
 # Work space up to this K stays allocated between calls: some 300 kB per thread and K at most.
 _KEPT_SIZE = 64
 
 
-class Kernels(NamedTuple):
-    """The compiled entry points, and the sizes of the work space they ask for."""
-
-    solve_one: Callable[..., int]
-    solve_many: Callable[..., None]
-    upgrad_small: Callable[..., None]
-    sum_projections: Callable[..., int]
-    pcd_small: Callable[..., None]
-    scalar_sizes: Callable[[int], tuple[int, int]]
-    lane_sizes: Callable[[int, bool], tuple[int, int]]
-
-
 @functools.cache
-def kernels() -> Kernels:
-    """Load the kernels; say so on a terminal if they have to be compiled first."""
+def _first_use() -> None:
+    """Clear the cache of what is out of date; tell a terminal that there will be something to wait for."""
     from mojd.kernels import drop_stale_cache
 
     if not drop_stale_cache() and sys.stderr.isatty():
         print("mojd: compiling its kernels, once after each installation (some 10 s)...", file=sys.stderr)
-    from mojd.kernels import nnqp, pcd, upgrad, workspace
 
-    return Kernels(
-        nnqp.solve_one,
-        nnqp.solve_many,
-        upgrad.upgrad_small,
-        upgrad.sum_projections,
-        pcd.pcd_small,
-        workspace.scalar_sizes,
-        workspace.lane_sizes,
-    )
+
+def _load(module: str, name: str) -> Callable[..., Any]:
+    """Return the machine code of an entry point.
+
+    It is called directly, without numba's dispatch on the types of arguments, which costs as much as
+    a small problem: callers must pass exactly what the entry point's signature says.
+    """
+    _first_use()
+    dispatcher = getattr(importlib.import_module(f"mojd.kernels.{module}"), name)
+    (compiled,) = dispatcher.overloads.values()
+    code: Callable[..., Any] = compiled.entry_point
+    return code
+
+
+class Kernels:
+    """The compiled entry points."""
+
+    @functools.cached_property
+    def solve_one(self) -> Callable[..., int]:
+        """See :func:`mojd.kernels.nnqp.solve_one`."""
+        return _load("nnqp", "solve_one")
+
+    @functools.cached_property
+    def solve_many(self) -> Callable[..., None]:
+        """See :func:`mojd.kernels.batch.solve_many`."""
+        return _load("batch", "solve_many")
+
+    @functools.cached_property
+    def upgrad_small(self) -> Callable[..., int]:
+        """See :func:`mojd.kernels.upgrad.upgrad_small`."""
+        return _load("upgrad", "upgrad_small")
+
+    @functools.cached_property
+    def pcd_small(self) -> Callable[..., int]:
+        """See :func:`mojd.kernels.pcd.pcd_small`."""
+        return _load("pcd", "pcd_small")
+
+    @functools.cached_property
+    def update_scales(self) -> Callable[..., bool]:
+        """See :func:`mojd.kernels.normaliser.update_scales`."""
+        return _load("normaliser", "update_scales")
+
+
+kernels = Kernels()
 
 
 class _Kept(threading.local):
     """The work space of each thread: kernels drop the GIL, so no two threads may share one."""
 
     def __init__(self) -> None:
+        self.spaces: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.scalar: dict[int, tuple[Callable[..., int], Any, Any]] = {}
-        self.lanes: dict[tuple[int, bool], tuple[Any, Any]] = {}
-        self.projections: dict[int, tuple[Any, Any, Any]] = {}
 
 
 _kept = _Kept()
 
 
-def _allocate(sizes: tuple[int, int]) -> tuple[Any, Any]:
-    return np.empty(sizes[0]), np.empty(sizes[1], dtype=np.int64)
+def _zeros(count: int) -> FloatArray:
+    """Return zeros that begin at a cache line."""
+    array = np.zeros(count + 8)
+    return array[-(array.ctypes.data // 8) % 8 :][:count]
+
+
+def _sizes(name: str, K: int) -> Any:
+    from mojd.kernels import workspace
+
+    return getattr(workspace, name)(K)
+
+
+def _workspace(name: str, make: Callable[[int], tuple[Any, ...]], K: int) -> tuple[Any, ...]:
+    """Return this thread's work space of a kind."""
+    space = _kept.spaces.get((name, K))
+    if space is None:
+        space = make(K)
+        if K <= _KEPT_SIZE:
+            _kept.spaces[name, K] = space
+    return space
 
 
 def scalar_solver(K: int) -> tuple[Callable[..., int], Any, Any]:
     """Return the compiled solve_one, and this thread's work space for it."""
     solver = _kept.scalar.get(K)
     if solver is None:
-        solver = (kernels().solve_one, *_allocate(kernels().scalar_sizes(K)))
+        floats, integers = _sizes("scalar_sizes", K)
+        solver = kernels.solve_one, _zeros(floats), np.empty(integers, dtype=np.int64)
         if K <= _KEPT_SIZE:
             _kept.scalar[K] = solver
     return solver
 
 
-def lane_workspace(K: int, shared: bool) -> tuple[Any, Any]:
-    """Return this thread's work space for the lanes."""
-    space = _kept.lanes.get((K, shared))
-    if space is None:
-        space = _allocate(kernels().lane_sizes(K, shared))
-        if K <= _KEPT_SIZE:
-            _kept.lanes[K, shared] = space
-    return space
+def _make_batch(K: int) -> tuple[Any, ...]:
+    floats, integers = _sizes("batch_sizes", K)
+    return _zeros(floats), np.empty(integers, dtype=np.int64)
 
 
-def projection_workspace(K: int) -> tuple[Any, Any, Any]:
-    """Return x (1, K, K), status and iterations (1, K) for the projections of one Gramian."""
-    space = _kept.projections.get(K)
-    if space is None:
-        space = np.empty((1, K, K)), np.empty((1, K), dtype=np.int8), np.empty((1, K), dtype=np.int32)
-        if K <= _KEPT_SIZE:
-            _kept.projections[K] = space
-    return space
+def batch_workspace(K: int) -> tuple[Any, ...]:
+    """Return this thread's work space for :func:`mojd.kernels.batch.solve_many`."""
+    return _workspace("batch", _make_batch, K)
+
+
+def _make_upgrad(K: int) -> tuple[Any, ...]:
+    codes, counts = np.empty(K, dtype=np.int8), np.empty(K, dtype=np.int32)
+    space = np.empty((K, K)), codes, counts, _zeros(_sizes("tableau_size", K))
+    return np.empty(1, dtype=np.int8), space
+
+
+def upgrad_workspace(K: int) -> tuple[Any, ...]:
+    """Return this thread's status of one, and work space for :func:`mojd.kernels.upgrad.upgrad_small`."""
+    return _workspace("upgrad", _make_upgrad, K)
+
+
+def _make_pcd(K: int) -> tuple[Any, ...]:
+    space = np.empty(K * K + 2 * K), _zeros(_sizes("tableau_size", max(K - 1, 1)))
+    return np.empty(1, dtype=np.int8), space
+
+
+def pcd_workspace(K: int) -> tuple[Any, ...]:
+    """Return this thread's status of one, and work space for :func:`mojd.kernels.pcd.pcd_small`."""
+    return _workspace("pcd", _make_pcd, K)
 
 
 def _spans(count: int, parts: int) -> Iterator[slice]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mojd._arrays import FloatArray, Precision, writable_view
+from mojd._arrays import FloatArray, Precision
 from mojd.kernels.status import UNSETTLED
-from mojd.solvers._kernels import in_threads, kernels, lane_workspace, scalar_solver
+from mojd.solvers._kernels import batch_workspace, in_threads, kernels, scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, register
+
+# Above this K, right-hand sides that share a Gramian are solved in SIMD lanes, others one by one.
+_FEW, _MANY = 16, 32
 
 
 def solve_compiled(
@@ -23,20 +26,21 @@ def solve_compiled(
 
     `closed_form` allows formulas for K ≤ 3; `bounded` promises that there are minimisers.
     """
-    gramian, linear = writable_view(gramian), writable_view(linear)
-    count, rows, _ = linear.shape
+    count, rows, K = linear.shape
+    # Decided here, before threads cut the problem into pieces, so that they don't change a bit.
+    lanes = rows > 1 and K > _FEW
     x = np.empty(linear.shape)
     status = np.empty((count, rows), dtype=np.int8)
     iterations = np.empty((count, rows), dtype=np.int32)
 
     def over_gramians(part: slice) -> None:
         pieces = RawSolution(x[part], status[part], iterations[part])
-        _solve_part(gramian[part], linear[part], pieces, precision, closed_form, bounded)
+        _solve_part(gramian[part], linear[part], pieces, precision, closed_form, bounded, lanes)
 
     def over_rows(part: slice) -> None:
         pieces = RawSolution(*(np.ascontiguousarray(array[:, part]) for array in (x, status, iterations)))
         own = np.ascontiguousarray(linear[:, part])
-        _solve_part(gramian, own, pieces, precision, closed_form, bounded)
+        _solve_part(gramian, own, pieces, precision, closed_form, bounded, lanes)
         x[:, part], status[:, part], iterations[:, part] = pieces
 
     if count >= threads or count > rows:
@@ -53,13 +57,18 @@ def _solve_part(
     precision: Precision,
     closed_form: bool,
     bounded: bool,
+    lanes: bool,
 ) -> None:
-    """Solve in SIMD lanes, and one by one what these leave unsettled; writes to `solution`."""
-    _, rows, K = linear.shape
+    """Solve all at once, and one by one what that leaves unsettled; writes to `solution`."""
+    K = linear.shape[-1]
     x, status, iterations = solution
-    kernels().solve_many(
-        gramian, linear, x, status, iterations, closed_form, *precision, *lane_workspace(K, rows > 1)
-    )
+    if lanes or K <= _MANY:
+        space = batch_workspace(K)
+        kernels.solve_many(
+            gramian, linear, x, status, iterations, closed_form, lanes, *precision, *space
+        )
+    else:
+        status[:], iterations[:] = UNSETTLED, 0
     unsettled = np.argwhere(status == UNSETTLED)
     if not len(unsettled):
         return

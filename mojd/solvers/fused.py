@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import FLOAT64_PRECISION, FloatArray, Precision, writable_view
+from mojd._arrays import FLOAT64_PRECISION, FloatArray, Precision
 from mojd.kernels.status import OPTIMAL, UNSETTLED
-from mojd.solvers._kernels import in_threads, kernels, lane_workspace, projection_workspace, scalar_solver
+from mojd.solvers._kernels import in_threads, kernels, pcd_workspace, scalar_solver, upgrad_workspace
 from mojd.solvers.active_set import solve_compiled
+
+# Up to this K, one kernel does all of UPGrad, by tableaus.
+_FEW = 16
 
 
 def flat_rows(array: FloatArray, batch_shape: tuple[int, ...]) -> FloatArray:
     """Return vectors (..., m) as (B, m), or as their only row (1, m) if all problems share it."""
     if math.prod(array.shape[:-1]) == 1:
-        return writable_view(np.ascontiguousarray(array.reshape(1, array.shape[-1])))
+        return np.ascontiguousarray(array.reshape(1, array.shape[-1]))
     full = np.broadcast_to(array, (*batch_shape, array.shape[-1]))
-    return writable_view(np.ascontiguousarray(full.reshape(-1, array.shape[-1])))
+    return np.ascontiguousarray(full.reshape(-1, array.shape[-1]))
 
 
 def flat_gramians(gramian: FloatArray, batch_shape: tuple[int, ...]) -> FloatArray:
@@ -29,7 +32,7 @@ def flat_gramians(gramian: FloatArray, batch_shape: tuple[int, ...]) -> FloatArr
     K = gramian.shape[-1]
     if gramian.shape[:-2] != batch_shape:
         gramian = np.broadcast_to(gramian, (*batch_shape, K, K))
-    return writable_view(np.ascontiguousarray(gramian.reshape(math.prod(batch_shape), K, K)))
+    return np.ascontiguousarray(gramian.reshape(math.prod(batch_shape), K, K))
 
 
 def solve_plain(gramian: FloatArray, linear: FloatArray, bounded: bool = False) -> FloatArray | None:
@@ -41,19 +44,17 @@ def solve_plain(gramian: FloatArray, linear: FloatArray, bounded: bool = False) 
 
 
 def upgrad_plain(gramian: FloatArray, preference: FloatArray) -> FloatArray | None:
-    """Return the UPGrad weights of one plain Gramian for u (1, K), or None if they take a detour."""
+    """Return the UPGrad weights of one plain Gramian for u (K,), or None if they take a detour."""
     K = len(gramian)
-    compiled, matrices = kernels(), gramian[None]
-    weights = np.empty((1, K))
-    x, statuses, iterations = projection_workspace(K)
-    if K in (2, 3):
-        compiled.upgrad_small(matrices, preference, weights, statuses[0], FLOAT64_PRECISION.tolerance)
-        return weights[0] if statuses[0, 0] == OPTIMAL else None
-    floats, integers = lane_workspace(K, K > 1)
-    tolerance, tiny = FLOAT64_PRECISION
-    compiled.solve_many(matrices, matrices, x, statuses, iterations, False, tolerance, tiny, floats, integers)
-    worst = compiled.sum_projections(x, statuses, preference, weights, statuses[0])
-    return weights[0] if worst == OPTIMAL else None
+    weights = np.empty(K)
+    if 1 < K <= _FEW:
+        status, space = upgrad_workspace(K)
+        worst = kernels.upgrad_small(gramian, preference, weights, status, *FLOAT64_PRECISION, *space)
+    else:
+        status = np.empty(1, dtype=np.int8)
+        rows = gramian[None], preference[None], weights[None]
+        worst = _upgrad_pivoting(*rows, status, 1, FLOAT64_PRECISION)
+    return weights if worst == OPTIMAL else None
 
 
 def upgrad_flat(
@@ -62,22 +63,23 @@ def upgrad_flat(
     """Return UPGrad weights (B, K) and statuses (B,) of G (B, K, K) and u (B, K) or (1, K)."""
     count, K = gramian.shape[:2]
     weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
-    if K not in (2, 3):
+    if not 1 < K <= _FEW:
         _upgrad_pivoting(gramian, preference, weights, status, threads, precision)
         return weights, status
-    upgrad_small = kernels().upgrad_small
 
     def task(part: slice) -> None:
         own = preference if len(preference) == 1 else preference[part]
-        upgrad_small(gramian[part], own, weights[part], status[part], precision.tolerance)
+        some, space = gramian[part].reshape(-1, K), upgrad_workspace(K)[1]
+        out = weights[part].reshape(-1)
+        kernels.upgrad_small(some, own.reshape(-1), out, status[part], *precision, *space)
 
     in_threads(task, count, threads)
     left = np.flatnonzero(status == UNSETTLED)
+    if len(left) and K <= 3:
+        own = preference if len(preference) == 1 else preference[left]
+        left = _retry_in_ordinary_units(gramian, own, weights, status, left, precision)
     if len(left):
         own = preference if len(preference) == 1 else preference[left]
-        left = _retry_in_ordinary_units(gramian, own, weights, status, left, precision.tolerance)
-        own = preference if len(preference) == 1 else preference[left]
-    if len(left):
         some, codes = np.empty((len(left), K)), np.empty(len(left), dtype=np.int8)
         _upgrad_pivoting(gramian[left], own, some, codes, threads, precision)
         weights[left], status[left] = some, codes
@@ -85,18 +87,31 @@ def upgrad_flat(
 
 
 def _retry_in_ordinary_units(
-    gramian: FloatArray, preference: FloatArray, weights: FloatArray, status: Any, left: Any, tolerance: float
+    gramian: FloatArray,
+    preference: FloatArray,
+    weights: FloatArray,
+    status: Any,
+    left: Any,
+    precision: Precision,
 ) -> Any:
     """Retry closed forms with the largest gradient near norm 1; return what is still unsettled.
 
     Weights do not depend on the units of the losses, and so the exponents alone must not decide who
     solves: the last bit may differ between formulas and pivoting.
     """
+    K = weights.shape[1]
     largest = np.max(np.diagonal(gramian[left], axis1=1, axis2=2), axis=1)
     exponents = np.where(np.isfinite(largest) & (largest > 0), np.frexp(largest)[1] & ~1, 0)
     scaled = np.ldexp(gramian[left], -exponents[:, None, None])
-    some, codes = np.empty((len(left), weights.shape[1])), np.empty(len(left), dtype=np.int8)
-    kernels().upgrad_small(scaled, preference, some, codes, tolerance)
+    some, codes = np.empty((len(left), K)), np.empty(len(left), dtype=np.int8)
+    kernels.upgrad_small(
+        scaled.reshape(-1, K),
+        preference.reshape(-1),
+        some.reshape(-1),
+        codes,
+        *precision,
+        *upgrad_workspace(K)[1],
+    )
     settled = codes == OPTIMAL
     weights[left[settled]], status[left[settled]] = some[settled], OPTIMAL
     return left[~settled]
@@ -109,10 +124,17 @@ def _upgrad_pivoting(
     status: Any,
     threads: int,
     precision: Precision,
-) -> None:
-    """Write UPGrad weights and statuses by K projections of each Gramian."""
+) -> int:
+    """Write UPGrad weights and statuses by K projections of each Gramian; return the worst status.
+
+    The problems are solved for preferences of 1 and scaled here: projection on a cone is positively
+    homogeneous, and so their linear terms are the rows of G themselves, exact.
+    """
     raw = solve_compiled(gramian, gramian, threads, precision, closed_form=True, bounded=True)
-    kernels().sum_projections(raw.x, raw.status, preference, weights, status)
+    np.matmul(preference[:, None, :], raw.x, out=weights[:, None, :])
+    weights += preference
+    raw.status.max(axis=1, out=status)
+    return int(status.max(initial=OPTIMAL))
 
 
 def upgrad(
@@ -125,18 +147,35 @@ def upgrad(
     return weights.reshape(*batch_shape, gramian.shape[-1]), status.reshape(batch_shape)
 
 
+def pcd_plain(gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool) -> FloatArray | None:
+    """Return the PCD weights of one plain Gramian, τ (K−1,) and s (K,), or None if they take a detour."""
+    K = len(gramian)
+    weights, (status, space) = np.empty(K), pcd_workspace(K)
+    worst = kernels.pcd_small(gramian, tau, scales, weights, status, rescale, *FLOAT64_PRECISION, *space)
+    return weights if worst == OPTIMAL else None
+
+
 def pcd_settled(
-    gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, threads: int, tolerance: float
+    gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, threads: int, precision: Precision
 ) -> tuple[FloatArray, Any]:
-    """Return PCD weights (B, K) and statuses (B,) for K = 2 and 3, UNSETTLED where formulas fail."""
+    """Return PCD weights (B, K) and statuses (B,) for 2 ≤ K ≤ 33, UNSETTLED where it takes pivoting."""
     count, K = gramian.shape[:2]
     weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
-    pcd_small = kernels().pcd_small
 
     def task(part: slice) -> None:
-        own_tau = tau if len(tau) == 1 else tau[part]
-        own_scales = scales if len(scales) == 1 else scales[part]
-        pcd_small(gramian[part], own_tau, own_scales, weights[part], status[part], rescale, tolerance)
+        taus = (tau if len(tau) == 1 else tau[part]).reshape(-1)
+        sizes = (scales if len(scales) == 1 else scales[part]).reshape(-1)
+        some, out, space = gramian[part].reshape(-1, K), weights[part].reshape(-1), pcd_workspace(K)[1]
+        kernels.pcd_small(some, taus, sizes, out, status[part], rescale, *precision, *space)
 
     in_threads(task, count, threads)
     return weights, status
+
+
+def update_scales(
+    gramian: FloatArray, average: FloatArray, beta: float, correction: float, eps: float
+) -> tuple[FloatArray, FloatArray] | None:
+    """Return PCD's scales and the new moving average for one plain Gramian, or None if it isn't finite."""
+    new_average, scales = np.empty_like(average), np.empty_like(average)
+    finite = kernels.update_scales(gramian, average, new_average, scales, beta, correction, eps)
+    return (scales, new_average) if finite else None

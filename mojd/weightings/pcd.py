@@ -10,7 +10,6 @@ import numpy as np
 
 from mojd import _checks
 from mojd._arrays import (
-    FLOAT64_PRECISION,
     Array,
     FloatArray,
     as_array,
@@ -25,12 +24,15 @@ from mojd.weightings._shared import View, beside, check_values, finish, is_plain
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 _VANISHING = 64 * 2.0**-53
+# Up to this K, one kernel does all.
+_SMALL = 33
+_FLOAT64 = np.dtype(np.float64)
 
 
 @functools.lru_cache(maxsize=64)
 def _constant(size: int, value: float) -> FloatArray:
-    vector_of_constants = np.full(size, value)
-    return vector_of_constants
+    """Return a vector of one number; not to be modified."""
+    return np.full(size, value)
 
 
 def _tau(tau: Any, gramian: View) -> Array:
@@ -195,15 +197,17 @@ def pcd(
     """
     usual = type(tau) is float and 0.0 <= tau <= 1.0 and solver == "auto" and threads == 1
     if usual and is_plain_gramian(gramian) and len(gramian) > 1:
-        sizes = _constant(len(gramian), 1.0) if scales is None else _plain_scales(scales, len(gramian))
-        plain = None if sizes is None else _plain(gramian, tau, sizes, bool(rescale))
-        if plain is not None:
-            return plain
+        size = len(gramian)
+        sizes = _constant(size, 1.0) if scales is None else _plain_scales(scales, size)
+        if sizes is not None and size <= _SMALL:
+            plain = fused.pcd_plain(gramian, _constant(size - 1, tau), sizes, bool(rescale))
+            if plain is not None:
+                return plain
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
     taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
-    if matrix.xp is np and solver == "auto" and matrix.size in (2, 3):
+    if matrix.xp is np and solver == "auto" and 2 <= matrix.size <= _SMALL:
         return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
     check_values(matrix, nonfinite)
     weights = _general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
@@ -211,51 +215,27 @@ def pcd(
 
 
 def _plain_scales(scales: Any, size: int) -> FloatArray | None:
-    """Return scales that kernels can take as they are, or None."""
-    if type(scales) is not np.ndarray or scales.shape != (size,) or scales.dtype != np.float64:
+    """Return scales (K,) if kernels can take them as they are, and check their values; or None."""
+    if type(scales) is not np.ndarray or scales.shape != (size,) or scales.dtype is not _FLOAT64:
         return None
-    return scales if scales.flags.carray and ((scales >= 0.0) & (scales < math.inf)).all() else None
-
-
-def _plain(gramian: FloatArray, tau: float, scales: FloatArray, rescale: bool) -> FloatArray | None:
-    """Return the weights of one plain Gramian, or None if anything is unusual."""
-    size = len(gramian)
-    taus = _constant(size - 1, tau)
-    if size <= 3:
-        tolerance = FLOAT64_PRECISION.tolerance
-        weights, status = fused.pcd_settled(gramian[None], taus[None], scales[None], rescale, 1, tolerance)
-        return weights[0] if status[0] == Status.OPTIMAL else None
-    row, diagonal = gramian[0], gramian.diagonal()
-    if not 0.0 <= diagonal[0] < math.inf:
-        return None
-    bound = math.sqrt(diagonal[0]) * np.sqrt(np.maximum(diagonal, 0.0)) * (1 + 2**-26)
-    if not ((row == gramian[:, 0]) & (abs(row) <= bound)).all():
-        return None
-    x = fused.solve_plain(gramian[1:, 1:].copy(), scales[0] * row[1:] - taus * (scales[1:] * diagonal[1:]))
-    if x is None:
-        return None
-    weights = np.empty(size)
-    weights[0] = scales[0]
-    weights[1:] = x
-    rescaled: FloatArray = _rescaled(weights, View(gramian, gramian, np), rescale)
-    return rescaled
+    return scales if scales.flags.carray else None
 
 
 def _settled(
     gramian: View, tau: Array, scales: Array, rescale: bool, threads: int, nonfinite: str
 ) -> FloatArray:
-    """Return the weights by closed forms, and by pivoting where these leave a problem unsettled."""
+    """Return the weights by compiled code, and by way of the problem where that leaves it unsettled."""
     batch = np.broadcast_shapes(gramian.batch_shape, tau.shape[:-1], scales.shape[:-1])
     values = fused.flat_gramians(gramian.values, batch)
     taus, sizes = fused.flat_rows(tau, batch), fused.flat_rows(scales, batch)
-    tolerance = precision_of(gramian.original).tolerance
-    weights, status = fused.pcd_settled(values, taus, sizes, rescale, threads, tolerance)
+    precision = precision_of(gramian.original)
+    weights, status = fused.pcd_settled(values, taus, sizes, rescale, threads, precision)
     left = np.flatnonzero(status != Status.OPTIMAL)
     if len(left):
         check_values(gramian, nonfinite)
         own_tau = taus if len(taus) == 1 else taus[left]
         own_scales = sizes if len(sizes) == 1 else sizes[left]
-        rest = View(values[left], values[left], np)
+        rest = View(finish(values[left], gramian), values[left], np)
         weights[left] = _general(rest, own_tau, own_scales, rescale, "auto", threads, nonfinite)
     return weights.reshape(*batch, gramian.size)
 

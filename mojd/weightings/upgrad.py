@@ -26,8 +26,8 @@ from mojd.weightings._shared import (
 
 @functools.lru_cache(maxsize=64)
 def uniform(size: int) -> FloatArray:
-    """Return the preference 1/K for all, shape (1, K); not to be modified."""
-    return np.full((1, size), 1.0 / size)
+    """Return the preference 1/K for all; not to be modified."""
+    return np.full(size, 1.0 / size)
 
 
 def _preference(pref_vector: Any, gramian: View) -> Array:

@@ -1,0 +1,147 @@
+"""The normaliser that makes PCD scale-free: a moving average of squared gradient norms."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mojd._arrays import Array, as_array, is_array, is_on_device, namespace, restore, to_numpy
+from mojd._checks import check_gramian_shape, check_rows
+from mojd.errors import InvalidInputError
+from mojd.solvers import fused
+from mojd.weightings._shared import is_plain_gramian
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+class NormaliserState(NamedTuple):
+    """The moving average of squared gradient norms that :func:`normalise` carries along.
+
+    Attributes
+    ----------
+    mean_square : array, shape (..., K)
+        v, the biased exponential moving average of ‖g‖², float64 on the CPU.
+    steps : int
+        t, how many finite Gramians went into it.
+    """
+
+    mean_square: Array
+    steps: int
+
+
+def init_normaliser(size: int) -> NormaliserState:
+    """Return the state before the first step, for `size` objectives.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.init_normaliser(2)
+    NormaliserState(mean_square=array([0., 0.]), steps=0)
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InvalidInputError(
+            f"size must be the number of objectives, an integer of at least 1; got {size!r}"
+        )
+    return NormaliserState(np.zeros(size), 0)
+
+
+def normalise(
+    state: NormaliserState, gramian: Any, beta: float = 0.999, eps: float = 1e-8
+) -> tuple[Array, NormaliserState]:
+    r"""Update the moving average with one Gramian; return PCD's scales and the new state.
+
+    .. math:: v \leftarrow \beta v + (1 - \beta)\, \operatorname{diag} G, \qquad
+              s = 1 / \sqrt{v / (1 - \beta^t) + \epsilon}
+
+    Parameters
+    ----------
+    state : NormaliserState
+        From :func:`init_normaliser` or the previous call. It is not modified.
+    gramian : array, shape (..., K, K)
+        This step's Gramian.
+    beta : float in [0, 1)
+        Decay of the average.
+    eps : float ≥ 0
+        Added to the average, in units of a squared gradient norm.
+
+    Returns
+    -------
+    scales : array, shape (..., K)
+        s, float64, in the namespace of `gramian`: one over the typical norm of each gradient. 0
+        for an objective whose gradient has always been 0, if `eps` is 0.
+    state : NormaliserState
+        To be passed to the next call. A Gramian that holds NaN or infinity leaves it as it was.
+
+    Raises
+    ------
+    InvalidInputError
+        If a shape does not fit or `beta` or `eps` is out of range.
+
+    References
+    ----------
+    PCD, arXiv 2606.29521, Algorithm 1.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> state = mojd.init_normaliser(2)
+    >>> scales, state = mojd.normalise(state, [[4.0, 0.0], [0.0, 0.25]], eps=0.0)
+    >>> scales
+    array([0.5, 2. ])
+    """
+    if is_plain_gramian(gramian) and 0.0 <= beta < 1.0 and eps >= 0.0 and _is_plain(state, len(gramian)):
+        steps = state.steps + 1
+        updated = fused.update_scales(gramian, state.mean_square, beta, 1.0 - beta**steps, eps)
+        if updated is not None:
+            return updated[0], NormaliserState(updated[1], steps)
+    if not 0.0 <= beta < 1.0:
+        raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
+    if not eps >= 0.0:
+        raise InvalidInputError(f"eps must not be negative, got {eps!r}")
+    matrix = as_array(gramian, "gramian")
+    check_gramian_shape(matrix)
+    average = state.mean_square
+    if not is_array(average):
+        raise InvalidInputError("state must come from mojd.init_normaliser or from mojd.normalise")
+    check_rows(average, int(matrix.shape[-1]), "state.mean_square", "one entry per objective of the gramian")
+    on_device = is_on_device(matrix)
+    xp = namespace(matrix) if on_device else np
+    if on_device:
+        squares = xp.astype(xp.linalg.diagonal(matrix), xp.float64)
+        average = average if is_on_device(average) else xp.asarray(average, device=matrix.device)
+        finite: Any = bool(xp.all(xp.isfinite(matrix)))
+    else:
+        values = to_numpy(matrix)
+        squares = np.diagonal(values, axis1=-2, axis2=-1).astype(np.float64)
+        finite = bool(np.isfinite(values).all())
+    if not finite:
+        return restore(_scales(xp, average, state.steps, beta, eps), _float64_like(matrix)), state
+    steps = state.steps + 1
+    average = beta * average + (1.0 - beta) * squares
+    return restore(_scales(xp, average, steps, beta, eps), _float64_like(matrix)), NormaliserState(
+        average, steps
+    )
+
+
+def _is_plain(state: NormaliserState, size: int) -> bool:
+    """Whether the kernel can take the state as it is."""
+    average = state.mean_square
+    if type(average) is not np.ndarray or average.shape != (size,) or average.dtype is not _FLOAT64:
+        return False
+    return average.flags.carray
+
+
+def _float64_like(array: Array) -> Array:
+    """Return an array of the same namespace whose dtype never narrows a float64 result."""
+    if is_on_device(array):
+        return namespace(array).zeros((), dtype=namespace(array).float64, device=array.device)
+    return restore(np.zeros((), dtype=np.int64), array)
+
+
+def _scales(xp: Any, average: Array, steps: int, beta: float, eps: float) -> Array:
+    """Return 1/√(v̂ + ε), and 0 where that is 1/0."""
+    corrected = average / (1.0 - beta**steps) if steps else average
+    square = corrected + eps
+    positive = square > 0
+    return xp.where(positive, 1.0 / xp.sqrt(xp.where(positive, square, xp.ones_like(square))), 0.0 * square)
