@@ -16,8 +16,9 @@ from mojd.errors import (
     SolverError,
 )
 from mojd.gramian import gramian
-from mojd.qp import NNQP, Solution, Status
+from mojd.qp import NNQP, Solution
 from mojd.solvers import available_solvers, solve
+from mojd.status import Status
 from mojd.weightings import (
     NormaliserState,
     aggregate,

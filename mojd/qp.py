@@ -6,7 +6,6 @@ NNQP(G, q):   min over x ≥ 0 of  ½ xᵀGx + qᵀx        KKT: x ≥ 0,  s = G
 from __future__ import annotations
 
 import math
-from enum import IntEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -28,39 +27,9 @@ from mojd._arrays import (
 )
 from mojd._checks import broadcast_batch, check_gramian_shape, check_rows
 from mojd.errors import InvalidInputError
+from mojd.status import Status
 
 _FLOAT64 = np.dtype(np.float64)
-
-
-class Status(IntEnum):
-    """How the solution of one problem ended.
-
-    Examples
-    --------
-    >>> import mojd
-    >>> mojd.Status(1).message
-    'the objective falls without bound along Solution.ray: the constraints contradict each other'
-    """
-
-    OPTIMAL = 0
-    INFEASIBLE = 1
-    NONFINITE = 2
-    MAX_ITER = 3
-
-    @property
-    def message(self) -> str:
-        """What the status means and what to do about it."""
-        return _MESSAGES[self]
-
-
-_MESSAGES = {
-    Status.OPTIMAL: "solved",
-    Status.INFEASIBLE: (
-        "the objective falls without bound along Solution.ray: the constraints contradict each other"
-    ),
-    Status.NONFINITE: "the Gramian or the linear term holds NaN or infinity: skip this step",
-    Status.MAX_ITER: "the solver gave up: try solver='active_set', or loosen what you ask of this one",
-}
 
 
 class FlatProblem(NamedTuple):

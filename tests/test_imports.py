@@ -38,7 +38,7 @@ LAYERS = (
     ("mojd.errors",),
     ("mojd._arrays",),
     ("mojd._checks",),
-    ("mojd.certificates", "mojd.gramian"),
+    ("mojd.certificates", "mojd.gramian", "mojd.status"),
     ("mojd.qp",),
     ("mojd.kernels",),
     ("mojd.solvers",),

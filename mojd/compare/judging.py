@@ -13,7 +13,7 @@ from mojd._arrays import to_float64
 from mojd.compare.outcomes import Outcome, Row
 from mojd.compare.problems import FloatArray, Group
 from mojd.compare.worker import Answer
-from mojd.qp import Status
+from mojd.status import Status
 
 
 @dataclass(slots=True)

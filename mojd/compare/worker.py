@@ -20,8 +20,9 @@ import numpy as np
 
 from mojd.compare.problems import FloatArray
 from mojd.compare.timing import time_call
-from mojd.qp import Solution, Status
+from mojd.qp import Solution
 from mojd.solvers import Solver, get_solver
+from mojd.status import Status
 from mojd.weightings import Weighting, get_weighting
 from mojd.weightings._shared import view
 

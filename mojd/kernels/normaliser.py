@@ -10,9 +10,7 @@ from mojd.kernels.compiling import entry_point
 from mojd.kernels.signatures import MATRIX, VECTOR
 
 
-@entry_point(
-    types.boolean(MATRIX, VECTOR, VECTOR, VECTOR, types.float64, types.float64, types.float64)
-)
+@entry_point(types.boolean(MATRIX, VECTOR, VECTOR, VECTOR, types.float64, types.float64, types.float64))
 def update_scales(G, average, new_average, scales, beta, correction, eps):
     """Write v' = β·v + (1 − β)·diag G and s = 1/√(v'/correction + ε), which is 0 where that is 1/0.
 

@@ -64,9 +64,7 @@ def _solve_part(
     x, status, iterations = solution
     if lanes or K <= _MANY:
         space = batch_workspace(K)
-        kernels.solve_many(
-            gramian, linear, x, status, iterations, closed_form, lanes, *precision, *space
-        )
+        kernels.solve_many(gramian, linear, x, status, iterations, closed_form, lanes, *precision, *space)
     else:
         status[:], iterations[:] = UNSETTLED, 0
     unsettled = np.argwhere(status == UNSETTLED)

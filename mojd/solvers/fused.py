@@ -156,7 +156,12 @@ def pcd_plain(gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale:
 
 
 def pcd_settled(
-    gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, threads: int, precision: Precision
+    gramian: FloatArray,
+    tau: FloatArray,
+    scales: FloatArray,
+    rescale: bool,
+    threads: int,
+    precision: Precision,
 ) -> tuple[FloatArray, Any]:
     """Return PCD weights (B, K) and statuses (B,) for 2 ≤ K ≤ 33, UNSETTLED where it takes pivoting."""
     count, K = gramian.shape[:2]

@@ -19,8 +19,9 @@ from mojd._arrays import (
     to_float64,
 )
 from mojd.errors import SolverError
-from mojd.qp import NNQP, Solution, Status
+from mojd.qp import NNQP, Solution
 from mojd.solvers import solve
+from mojd.status import Status
 
 _FLOAT64 = np.dtype(np.float64)
 

@@ -17,8 +17,9 @@ from mojd._arrays import (
     precision_of,
 )
 from mojd.errors import InvalidInputError
-from mojd.qp import NNQP, Status
+from mojd.qp import NNQP
 from mojd.solvers import fused
+from mojd.status import Status
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, check_values, finish, is_plain_gramian, solved, vector, view
 
