@@ -1,9 +1,4 @@
-"""Error-free transformations: products and sums whose rounding errors are kept.
-
-Dot2 of Ogita, Rump and Oishi (SIAM J. Sci. Comput. 26, 2005): a dot product as accurate as if it
-were computed in twice the working precision. It turns one step of iterative refinement into an
-almost correctly rounded solution, however ill-conditioned the passive block is.
-"""
+"""Products whose rounding errors are kept, and the bits of a float."""
 
 from __future__ import annotations
 
@@ -24,21 +19,6 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), codegen
-
-
-@inner
-def dot2(A, row, columns, x, m, start):
-    """Return start + Σ_{i<m} A[row, columns[i]]·x[i], accumulated in double-double."""
-    total, error = start, 0.0
-    for i in range(m):
-        a, b = A[row, columns[i]], x[i]
-        product = a * b
-        product_error = fma(a, b, -product)
-        new = total + product
-        part = new - total
-        error += ((total - (new - part)) + (product - part)) + product_error
-        total = new
-    return total + error
 
 
 @inner

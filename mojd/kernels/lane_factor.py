@@ -11,12 +11,12 @@ import numpy as np
 from mojd.kernels.compiling import inner
 from mojd.kernels.lanes import (
     add,
-    divide,
     fma,
     load,
-    minimum,
+    maximum,
     multiply,
     negated_fma,
+    reciprocal_above,
     splat,
     store,
     subtract,
@@ -84,35 +84,41 @@ def eliminate_pair(U, stride, inverse, factors, k, first, last, stop):
 
 
 @inner
-def pivot_row(U, stride, k, diagonal, inverse, least):
-    """Store the reciprocal pivot of row k, and return the least relative pivot so far."""
-    pivot = load(U, k * stride + k)
-    store(inverse, k, divide(splat(1.0), pivot))
-    return minimum(least, divide(pivot, load(diagonal, k)))
+def pivot_row(U, stride, k, diagonal, inverse, suspect, worst):
+    """Store the reciprocal pivot of row k; return the worst A_kk / pivot so far.
+
+    A pivot that is not above suspect·A_kk gets the reciprocal 0, which takes the row out: it leaves
+    nothing in other rows, and its solution is 0.
+    """
+    square = load(diagonal, k)
+    reciprocal = reciprocal_above(load(U, k * stride + k), multiply(splat(suspect), square))
+    store(inverse, k, reciprocal)
+    return maximum(worst, multiply(square, reciprocal))
 
 
 @inner
-def factor(U, stride, m, diagonal, inverse, factors, weakest):
-    """Factor U[:m, :m] in place, panel by panel; `weakest` gets the least pivot / A_kk.
+def factor(U, stride, m, diagonal, inverse, factors, condition, suspect):
+    """Factor U[:m, :m] in place, panel by panel; `condition` gets the greatest A_kk / pivot.
 
-    m must be even: two rows are eliminated at a time.
+    m must be even: two rows are eliminated at a time. Rows that depend on those before them, up to a
+    relative pivot of `suspect`, are taken out: their reciprocal pivot is 0.
     """
-    least = splat(1.0)
+    worst = splat(1.0)
     panel = np.int64(0)
     while panel < m:
         end = panel + PANEL if panel + PANEL < m else m
         for k in range(panel, end, 2):
             eliminate_pair(U, stride, inverse, factors, k, panel, k, m)
-            least = pivot_row(U, stride, k, diagonal, inverse, least)
+            worst = pivot_row(U, stride, k, diagonal, inverse, suspect, worst)
             factor_below = multiply(load(U, k * stride + k + 1), load(inverse, k))
             for j in range(k + 1, m):
                 below = (k + 1) * stride + j
                 store(U, below, negated_fma(factor_below, load(U, k * stride + j), load(U, below)))
-            least = pivot_row(U, stride, k + 1, diagonal, inverse, least)
+            worst = pivot_row(U, stride, k + 1, diagonal, inverse, suspect, worst)
         for k in range(end, m, 2):
             eliminate_pair(U, stride, inverse, factors, k, panel, end, m)
         panel = end
-    store(weakest, 0, least)
+    store(condition, 0, worst)
 
 
 @inner

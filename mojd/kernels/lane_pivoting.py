@@ -21,18 +21,17 @@ RUNNING, SOLVED, GIVEN_UP, IDLE = 0, 1, 2, 3
 
 
 @inner
-def gather(A, passive, m, size, U, diagonal, right, q, rows):
+def gather(A, length, passive, m, size, U, diagonal, right, q, rows):
     """Copy the upper half of A_FF and −q_F into every lane of U and `right`.
 
-    `A` is flat. What exceeds the passive set of a lane becomes the identity. `rows` is work space for
-    one entry per lane.
+    `A` is flat, and its rows `length` long. What exceeds the passive set of a lane becomes the
+    identity. `rows` is work space for one entry per lane.
     """
-    K = q.size // WIDTH
     for i in range(size):
         for lane in range(WIDTH):
             at = i * WIDTH + lane
             index, inside = passive[at], i < m[lane]
-            rows[lane] = index * K
+            rows[lane] = index * length
             square = A[rows[lane] + index] if inside else 1.0
             diagonal[at] = square
             U[i * size * WIDTH + at] = square
@@ -45,28 +44,28 @@ def gather(A, passive, m, size, U, diagonal, right, q, rows):
 
 
 @inner
-def gather_lower(A, passive, m, size, U, K):
+def gather_lower(A, length, passive, m, size, U):
     """Copy A_FF below the diagonal of U, where the factor leaves room for it."""
     for i in range(size):
         for j in range(i):
             for lane in range(WIDTH):
-                row = passive[i * WIDTH + lane] * K
+                row = passive[i * WIDTH + lane] * length
                 entry = A[row + passive[j * WIDTH + lane]]
                 U[(i * size + j) * WIDTH + lane] = entry if i < m[lane] else 0.0
 
 
 @inner
-def slack_lanes(A, K, x, s):
+def slack_lanes(A, length, K, x, s):
     """Write A·x of every lane to s, four rows at a time."""
     j = 0
     while j + 4 <= K:
         a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
         for k in range(K):
             value = load(x, k)
-            a = fma(splat(A[k * K + j]), value, a)
-            b = fma(splat(A[k * K + j + 1]), value, b)
-            c = fma(splat(A[k * K + j + 2]), value, c)
-            d = fma(splat(A[k * K + j + 3]), value, d)
+            a = fma(splat(A[k * length + j]), value, a)
+            b = fma(splat(A[k * length + j + 1]), value, b)
+            c = fma(splat(A[k * length + j + 2]), value, c)
+            d = fma(splat(A[k * length + j + 3]), value, d)
         store(s, j, a)
         store(s, j + 1, b)
         store(s, j + 2, c)
@@ -75,9 +74,17 @@ def slack_lanes(A, K, x, s):
     while j < K:
         a = splat(0.0)
         for k in range(K):
-            a = fma(splat(A[k * K + j]), load(x, k), a)
+            a = fma(splat(A[k * length + j]), load(x, k), a)
         store(s, j, a)
         j += 1
+
+
+@inner
+def release_dependent(inverse, passive, size, state):
+    """Put the indices whose row the factorisation took out, out of the passive set."""
+    for at in range(size * WIDTH):
+        if inverse[at] == 0.0:
+            state[passive[at] * WIDTH + at % WIDTH] = 0
 
 
 @inner
@@ -136,12 +143,10 @@ def refine_lanes(U, size, m, inverse, diagonal, right, y, correction, wanted):
 
 
 @inner
-def settle(lane, flips, lowest, weakest, passive, m, state, best, patience, suspect):
+def settle(lane, flips, lowest, rough, passive, m, state, best, patience):
     """Return what becomes of a running lane, and prepare its next passive set."""
-    if not weakest > suspect:
-        return GIVEN_UP
     if flips == 0:
-        return GIVEN_UP if weakest < REFINE_PIVOT and lowest < -VIOLATION else SOLVED
+        return GIVEN_UP if rough and lowest < -VIOLATION else SOLVED
     m[lane] = list_passive(lane, passive, state)
     if flips < best[lane]:
         best[lane], patience[lane] = flips, PATIENCE
@@ -154,19 +159,20 @@ def settle(lane, flips, lowest, weakest, passive, m, state, best, patience, susp
 def iterate(A, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect):
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
-    `A` is flat. `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
-    lie in the second buffer, y, in the order of `passive`. A relative pivot below `suspect` is
-    left to the scalar solver.
+    `A` is flat, its rows padded. `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
+    lie in the second buffer, y, in the order of `passive`. Indices that depend on those before them,
+    up to a relative pivot of `suspect`, leave the passive set.
     """
-    U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, q, _ = buffers
+    U, y, x, s, inverse, diagonal, right, factors, condition, wanted, lowest, q, _ = buffers
     K = q.size // WIDTH
-    size = np.int64(2)
+    length, size = A.size // K, np.int64(2)
     for lane in range(WIDTH):
         size = m[lane] if m[lane] > size else size
     # The factorisation takes rows in pairs.
     size += size & 1
-    gather(A, passive, m, size, U, diagonal, right, q, rows)
-    factor(U, size, size, diagonal, inverse, factors, weakest)
+    gather(A, length, passive, m, size, U, diagonal, right, q, rows)
+    factor(U, size, size, diagonal, inverse, factors, condition, suspect)
+    release_dependent(inverse, passive, size, state)
     for i in range(size):
         store(y, i, load(right, i))
     solve_lanes(U, size, size, inverse, y)
@@ -175,17 +181,18 @@ def iterate(A, passive, m, state, best, patience, outcome, flips, rows, buffers,
     for lane in range(WIDTH):
         for i in range(m[lane]):
             x[passive[i * WIDTH + lane] * WIDTH + lane] = y[i * WIDTH + lane]
-    slack_lanes(A, K, x, s)
+    slack_lanes(A, length, K, x, s)
     find_flips(q, x, s, y, size, state, flips, lowest, wanted)
-    rough = False
+    refined = False
     for lane in range(WIDTH):
         wanted[lane] = 0.0
         if outcome[lane] == RUNNING:
+            rough = condition[lane] * REFINE_PIVOT > 1.0
             outcome[lane] = settle(
-                lane, flips[lane], lowest[lane], weakest[lane], passive, m, state, best, patience, suspect
+                lane, flips[lane], lowest[lane], rough, passive, m, state, best, patience
             )
-            if outcome[lane] == SOLVED and weakest[lane] < REFINE_PIVOT:
-                rough, wanted[lane] = True, 1.0
-    if rough:
-        gather_lower(A, passive, m, size, U, K)
+            if outcome[lane] == SOLVED and rough:
+                refined, wanted[lane] = True, 1.0
+    if refined:
+        gather_lower(A, length, passive, m, size, U)
         refine_lanes(U, size, size, inverse, diagonal, right, y, s, wanted)

@@ -108,10 +108,17 @@ def _negated_fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return _call("fma", 3)(builder, builder.fneg(a), b, c)
 
 
+def _reciprocal_above(builder: Any, pivot: Any, limit: Any) -> Any:
+    one, zero = (ir.Constant(_VECTOR, [value] * WIDTH) for value in (1.0, 0.0))
+    return builder.select(builder.fcmp_ordered(">", pivot, limit), builder.fdiv(one, pivot), zero)
+
+
 add = _operation("add", 2, lambda builder, a, b: builder.fadd(a, b), "Return a + b.")
 subtract = _operation("subtract", 2, lambda builder, a, b: builder.fsub(a, b), "Return a − b.")
 multiply = _operation("multiply", 2, lambda builder, a, b: builder.fmul(a, b), "Return a·b.")
-divide = _operation("divide", 2, lambda builder, a, b: builder.fdiv(a, b), "Return a/b.")
-minimum = _operation("minimum", 2, _call("minnum", 2), "Return the lesser; the number if one is NaN.")
+reciprocal_above = _operation(
+    "reciprocal_above", 2, _reciprocal_above, "Return 1/a where a > b, and 0 elsewhere."
+)
+maximum = _operation("maximum", 2, _call("maxnum", 2), "Return the greater; the number if one is NaN.")
 fma = _operation("fma", 3, _call("fma", 3), "Return a·b + c, rounded once.")
 negated_fma = _operation("negated_fma", 3, _negated_fma, "Return c − a·b, rounded once.")

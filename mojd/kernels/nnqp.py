@@ -15,7 +15,7 @@ from mojd.kernels.scalar import solve_equilibrated, write_solution
 from mojd.kernels.signatures import COUNTS, MATRIX, VECTOR
 from mojd.kernels.status import OPTIMAL, UNSETTLED
 from mojd.kernels.tableau import solve_tableau
-from mojd.kernels.workspace import LARGEST_TABLEAU, matrix, tableau_arrays
+from mojd.kernels.workspace import LARGEST_TABLEAU, matrix, padded, tableau_arrays
 
 
 @entry_point(
@@ -53,9 +53,9 @@ def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
         for j in range(K):
             x[j] *= scale[j] * magnitude
         return OPTIMAL + 256 * iterations
-    general, _ = matrix(floats, at, K + 8, K)
+    general, _ = matrix(floats, at, K + 9, padded(K))
     code, m, more = solve_equilibrated(
-        A, linear[:K], general, integers[: 2 * K + 2].reshape(2, K + 1), bounded, noise
+        A, linear, general, integers[: 2 * K + 2].reshape(2, K + 1), bounded, noise
     )
     write_solution(general[0], integers, m, code, scale, magnitude, x)
     return code + 256 * (iterations + more)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from mojd.kernels.compiling import inner
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.factor import rank_noise, suspect_pivot
@@ -19,8 +17,9 @@ from mojd.kernels.lane_pivoting import (
 )
 from mojd.kernels.lanes import WIDTH
 from mojd.kernels.linear_term import answer_at_once, normalise_linear
+from mojd.kernels.small import solve_row
 from mojd.kernels.status import OPTIMAL, UNSETTLED
-from mojd.kernels.workspace import lane_arrays, lane_integers, matrix
+from mojd.kernels.workspace import LARGEST_TABLEAU, lane_arrays, lane_integers, tableau_arrays
 
 
 @inner
@@ -52,10 +51,12 @@ def write_lane(scale, magnitude, lane, passive, m, y, x):
 
 @inner
 def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, integers):
-    """Solve NNQP(G, linear[r]) for all rows r. What the lanes give up on is UNSETTLED."""
+    """Solve NNQP(G, linear[r]) for all rows r.
+
+    What the lanes give up on is left to tableaus if K is small, and is UNSETTLED if those give up too.
+    """
     R, K = linear.shape
-    A, at = matrix(floats, np.int64(0), K, K)
-    scale, row = floats[at : at + K], floats[at + K : at + 2 * K]
+    A, row, S, solution, work, scale, at = tableau_arrays(floats, K)
     code = equilibrate(G, A, scale, tolerance, tiny)
     if code != OPTIMAL:
         for r in range(R):
@@ -63,12 +64,12 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
         status[:] = code
         iterations[:] = 0
         return
-    buffers = lane_arrays(floats, at + 2 * K, K)
+    buffers = lane_arrays(floats, at, K)
     passive, state, lanes = lane_integers(integers, K)
     clear_lanes(passive, state, lanes)
     m, best, patience, outcome, task = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
     flips, rows = lanes[5], lanes[6]
-    y, q, magnitude, flat = buffers[1], buffers[11], buffers[12], A.reshape(K * K)
+    y, q, magnitude, flat = buffers[1], buffers[11], buffers[12], A.reshape(A.size)
     q[:] = 0.0
     following, running, suspect = 0, 0, suspect_pivot(rank_noise(tolerance))
     while True:
@@ -79,12 +80,12 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
                 magnitude[lane] = normalise_linear(linear[r], scale, row)
                 status[r], iterations[r] = answer_at_once(A, row, magnitude[lane], scale, x[r]), 0
                 if status[r] == UNSETTLED:
-                    load_lane(lane, row, q)
+                    load_lane(lane, row[:K], q)
                     start_lane(lane, q, passive, m, state, best, patience)
                     outcome[lane], task[lane] = RUNNING, r
                     running += 1
         if running == 0:
-            return
+            break
         iterate(flat, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect)
         for lane in range(WIDTH):
             r = task[lane]
@@ -96,3 +97,8 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
             if outcome[lane] == SOLVED or outcome[lane] == GIVEN_UP:
                 outcome[lane], m[lane] = IDLE, 0
                 running -= 1
+    if K <= LARGEST_TABLEAU:
+        for r in range(R):
+            if status[r] == UNSETTLED:
+                status[r], pivots = solve_row(A, scale, linear[r], x[r], row, S, solution, work, suspect)
+                iterations[r] += pivots

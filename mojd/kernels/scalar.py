@@ -5,19 +5,28 @@ from __future__ import annotations
 from mojd.kernels.active_set import active_set
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
-from mojd.kernels.double_double import dot2
 from mojd.kernels.factor import REFINE_PIVOT, delete, solve
-from mojd.kernels.gradient import VIOLATION, slack
+from mojd.kernels.gradient import VIOLATION, accurate_slack
 from mojd.kernels.shrink import shrink
 from mojd.kernels.status import INFEASIBLE, OPTIMAL
 
 
 @inner
-def refine(A, q, passive, m, x, U, inverse, r):
+def slack_of(A, q, passive, m, x, dense, s):
+    """Write the slack of x[:m] to s, accurately; `dense` gets x in its full length."""
+    dense[:] = 0.0
+    for i in range(m):
+        dense[passive[i]] = x[i]
+    accurate_slack(A.reshape(A.size), q, dense, s, A.shape[0])
+
+
+@inner
+def refine(A, q, passive, m, x, U, inverse, r, dense, s):
     """Two steps of iterative refinement with residuals in double-double; then clip at 0."""
     for _ in range(2):
+        slack_of(A, q, passive, m, x, dense, s)
         for i in range(m):
-            r[i] = -dot2(A, passive[i], passive, x, m, q[passive[i]])
+            r[i] = -s[passive[i]]
         solve(U, inverse, m, r)
         for i in range(m):
             x[i] += r[i]
@@ -26,13 +35,13 @@ def refine(A, q, passive, m, x, U, inverse, r):
 
 
 @inner
-def worst_slack(A, q, passive, m, x, s):
+def worst_slack(A, q, passive, m, x, dense, s):
     """Write the slack of x to s and return its smallest entry outside of the passive set."""
-    slack(A, q, passive, x, m, s)
+    slack_of(A, q, passive, m, x, dense, s)
     for i in range(m):
         s[passive[i]] = 0.0
     worst = 0.0
-    for j in range(s.size):
+    for j in range(A.shape[0]):
         worst = s[j] if s[j] < worst else worst
     return worst
 
@@ -50,13 +59,14 @@ def is_well_conditioned(A, passive, m, U):
 def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     """Solve NNQP(A, q) for A with its diagonal in [½, 2) ∪ {0}, max|q| about 1, q_j ≥ 0 where A_jj = 0.
 
+    The rows of A, q and of `floats` (K + 9 of them) are padded to whole vectors, with 0 in A and q.
     `rank_noise` is what rounding can do to an entry of A; see :func:`mojd.kernels.factor.null_noise`.
-    `floats` (K + 8, K) and `integers` (2, K + 1) are work space, modified in place. Returns
-    (status, m, iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
+    `floats` and `integers` (2, K + 1) are work space, modified in place. Returns (status, m,
+    iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
     """
-    K = q.size
-    x, y, s, z, w, forwarded = floats[0], floats[1], floats[2], floats[3], floats[4], floats[5]
-    inverse, U = floats[6], floats[8:]
+    K, padded, slack, dense = A.shape[0], q, floats[7], floats[8]
+    q, s, w, z = padded[:K], slack[:K], floats[4, :K], floats[3, :K]
+    x, y, forwarded, inverse, U = floats[0], floats[1], floats[5], floats[6], floats[9:]
     passive, state = integers[0], integers[1]
     solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse, rank_noise)
     if solved:
@@ -78,10 +88,10 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
         iterations += more
         if status != OPTIMAL:
             return status, m, iterations
-    refine(A, q, passive, m, x, U, inverse, y)
-    if worst_slack(A, q, passive, m, x, s) < -VIOLATION:
+    refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
+    if worst_slack(A, padded, passive, m, x, dense, slack) < -VIOLATION:
         m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse, rank_noise)
-        refine(A, q, passive, m, x, U, inverse, y)
+        refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
     return OPTIMAL, m, iterations
 
 

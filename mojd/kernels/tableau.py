@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import REFINE_PIVOT
-from mojd.kernels.gradient import NOISE, VIOLATION
-from mojd.kernels.lanes import WIDTH, add, fma, load, multiply, negated_fma, splat, store, subtract
+from mojd.kernels.gradient import NOISE, VIOLATION, accurate_slack
+from mojd.kernels.lanes import WIDTH, fma, load, multiply, negated_fma, splat, store
 from mojd.kernels.status import OPTIMAL, UNSETTLED
 
 
@@ -55,24 +55,6 @@ def sweep(S, t, row, factors, p, side, K, vectors):
     for v in range(vectors):
         store(S, at + v, multiply(splat(side), load(factors, v)))
     S[at * WIDTH + p] = -reciprocal
-
-
-@inner
-def accurate_slack(A, q, x, s, K, vectors):
-    """Write s = q + A·x, accumulated in double-double."""
-    for v in range(vectors):
-        total, error = load(q, v), splat(0.0)
-        for i in range(K):
-            if x[i] != 0.0:
-                entry, value = load(A, i * vectors + v), splat(x[i])
-                product = multiply(entry, value)
-                product_error = fma(entry, value, subtract(splat(0.0), product))
-                new = add(total, product)
-                part = subtract(new, total)
-                rounding = add(subtract(total, subtract(new, part)), subtract(product, part))
-                error = add(error, add(rounding, product_error))
-                total = new
-        store(s, v, add(total, error))
 
 
 @inner
@@ -139,10 +121,10 @@ def solve_tableau(A, q, x, S, work, suspect):
         pivots += 1
     for i in range(stride):
         x[i] = -t[i] if side[i] < 0.0 else 0.0
-    accurate_slack(A, q, x, s, K, vectors)
+    accurate_slack(A, q, x, s, K)
     correct(S, s, x, side, row, K, vectors)
     if least < REFINE_PIVOT:
-        accurate_slack(A, q, x, s, K, vectors)
+        accurate_slack(A, q, x, s, K)
         correct(S, s, x, side, row, K, vectors)
-        accurate_slack(A, q, x, s, K, vectors)
+        accurate_slack(A, q, x, s, K)
     return OPTIMAL if is_sound(x, s, side, K, least) else UNSETTLED, pivots

@@ -18,26 +18,25 @@ PANEL = 32
 LARGEST_TABLEAU = 32
 
 
-def scalar_sizes(K: int) -> tuple[int, int]:
-    """Return the floats and integers that it takes to solve one problem after the other.
+def tableau_size(K: int) -> int:
+    """Return the floats that a Gramian and its tableau need: see :func:`tableau_arrays`.
 
-    The floats must be 0 at first, and none of them may have held anything for another K.
+    They must be 0 at first, and none of them may have held anything for another K.
     """
     stride = -(-K // WIDTH) * WIDTH
-    tableau = (K + 7) * stride if K <= LARGEST_TABLEAU else stride
-    return K * stride + K + tableau + (K + 8) * K, 2 * (K + 1)
+    return ((2 * K + 8) if K <= LARGEST_TABLEAU else K + 2) * stride
 
 
-def tableau_size(K: int) -> int:
-    """Return the floats that tableaus need: the same arrays, without the general solver's."""
-    return scalar_sizes(K)[0] - (K + 8) * K
+def scalar_sizes(K: int) -> tuple[int, int]:
+    """Return the floats and integers that it takes to solve one problem."""
+    stride = -(-K // WIDTH) * WIDTH
+    return tableau_size(K) + (K + 9) * stride, 2 * (K + 1)
 
 
 def batch_sizes(K: int) -> tuple[int, int]:
-    """Return the floats and integers that it takes to solve many problems, 0 at first too."""
-    padded = K + 2
-    floats = K * K + 2 * K + WIDTH * (padded * padded + 8 * padded + 2 * PANEL + 4)
-    return max(floats, tableau_size(K)), WIDTH * (2 * padded + 7)
+    """Return the floats and integers that it takes to solve many problems."""
+    rows = K + 2
+    return tableau_size(K) + WIDTH * (rows * rows + 8 * rows + 2 * PANEL + 4), WIDTH * (2 * rows + 7)
 
 
 @inner
@@ -55,21 +54,22 @@ def matrix(floats, at, rows, columns):
 
 @inner
 def tableau_arrays(floats, K):
-    """Cut out the padded A, the linear term, and the tableau S, solution and work space, if K is small.
+    """Cut out the padded A, the linear term and the scale, and if K is small, what a tableau needs.
 
-    All rows are whole vectors, from the first on, so that they lie well in memory if `floats` does.
-    Returns (A, linear, S, y, work, scale, where they end).
+    All begin at whole vectors, so that they lie well in memory if `floats` does. Returns (A, linear,
+    S, y, work, scale, where they end).
     """
     stride = padded(K)
     A, at = matrix(floats, np.int64(0), K, stride)
-    linear, S, y = floats[at : at + stride], floats[at:at], floats[at:at]
-    at += stride
-    work, _ = matrix(floats, at, np.int64(0), stride)
-    if K <= LARGEST_TABLEAU:
-        end = at + K * stride
-        S, y = floats[at:end], floats[end : end + stride]
-        work, at = matrix(floats, end + stride, np.int64(5), stride)
-    return A, linear, S, y, work, floats[at : at + K], at + K
+    linear, scale = floats[at : at + stride], floats[at + stride : at + stride + K]
+    at += 2 * stride
+    if K > LARGEST_TABLEAU:
+        none, _ = matrix(floats, at, np.int64(0), stride)
+        return A, linear, floats[at:at], floats[at:at], none, scale, at
+    end = at + K * stride
+    S, y = floats[at:end], floats[end : end + stride]
+    work, at = matrix(floats, end + stride, np.int64(5), stride)
+    return A, linear, S, y, work, scale, at
 
 
 @inner
@@ -83,8 +83,8 @@ def lane_arrays(floats, at, K):
     small, at = matrix(floats, at + 2 * PANEL * WIDTH, 4, WIDTH)
     y, x, s, inverse = vectors[0], vectors[1], vectors[2], vectors[3]
     diagonal, right, q = vectors[4], vectors[5], vectors[6, : WIDTH * K]
-    weakest, wanted, lowest, magnitude = small[0], small[1], small[2], small[3]
-    return U, y, x, s, inverse, diagonal, right, factors, weakest, wanted, lowest, q, magnitude
+    condition, wanted, lowest, magnitude = small[0], small[1], small[2], small[3]
+    return U, y, x, s, inverse, diagonal, right, factors, condition, wanted, lowest, q, magnitude
 
 
 @inner

@@ -8,11 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from mojd._arrays import FloatArray
+from mojd.solvers._registry import RawSolution
 
 # Work space up to this K stays allocated between calls: some 300 kB per thread and K at most.
 _KEPT_SIZE = 64
@@ -145,6 +146,16 @@ def _make_pcd(K: int) -> tuple[Any, ...]:
 def pcd_workspace(K: int) -> tuple[Any, ...]:
     """Return this thread's status of one, and work space for :func:`mojd.kernels.pcd.pcd_small`."""
     return _workspace("pcd", _make_pcd, K)
+
+
+def _make_projections(K: int) -> tuple[Any, ...]:
+    codes, counts = np.empty((1, K), dtype=np.int8), np.empty((1, K), dtype=np.int32)
+    return RawSolution(np.empty((1, K, K)), codes, counts)
+
+
+def projection_workspace(K: int) -> RawSolution:
+    """Return room for the K projections of one Gramian, this thread's own."""
+    return cast("RawSolution", _workspace("projections", _make_projections, K))
 
 
 def _spans(count: int, parts: int) -> Iterator[slice]:

@@ -67,10 +67,23 @@ def _solve_part(
         kernels.solve_many(gramian, linear, x, status, iterations, closed_form, lanes, *precision, *space)
     else:
         status[:], iterations[:] = UNSETTLED, 0
+    settle(gramian, linear, solution, precision, closed_form, bounded)
+
+
+def settle(
+    gramian: FloatArray,
+    linear: FloatArray,
+    solution: RawSolution,
+    precision: Precision,
+    closed_form: bool,
+    bounded: bool,
+) -> None:
+    """Solve what is UNSETTLED, one by one; writes to `solution`."""
+    x, status, iterations = solution
     unsettled = np.argwhere(status == UNSETTLED)
     if not len(unsettled):
         return
-    solve_one, floats, integers = scalar_solver(K)
+    solve_one, floats, integers = scalar_solver(linear.shape[-1])
     for b, r in unsettled.tolist():
         code = solve_one(
             gramian[b], linear[b, r], x[b, r], closed_form, bounded, *precision, floats, integers

@@ -12,8 +12,16 @@ import numpy as np
 
 from mojd._arrays import FLOAT64_PRECISION, FloatArray, Precision
 from mojd.kernels.status import OPTIMAL, UNSETTLED
-from mojd.solvers._kernels import in_threads, kernels, pcd_workspace, scalar_solver, upgrad_workspace
-from mojd.solvers.active_set import solve_compiled
+from mojd.solvers._kernels import (
+    batch_workspace,
+    in_threads,
+    kernels,
+    pcd_workspace,
+    projection_workspace,
+    scalar_solver,
+    upgrad_workspace,
+)
+from mojd.solvers.active_set import settle, solve_compiled
 
 # Up to this K, one kernel does all of UPGrad, by tableaus.
 _FEW = 16
@@ -51,9 +59,14 @@ def upgrad_plain(gramian: FloatArray, preference: FloatArray) -> FloatArray | No
         status, space = upgrad_workspace(K)
         worst = kernels.upgrad_small(gramian, preference, weights, status, *FLOAT64_PRECISION, *space)
     else:
-        status = np.empty(1, dtype=np.int8)
-        rows = gramian[None], preference[None], weights[None]
-        worst = _upgrad_pivoting(*rows, status, 1, FLOAT64_PRECISION)
+        raw, space = projection_workspace(K), batch_workspace(K)
+        matrices = gramian[None]
+        kernels.solve_many(matrices, matrices, *raw, False, True, *FLOAT64_PRECISION, *space)
+        if raw.status.any():
+            settle(matrices, matrices, raw, FLOAT64_PRECISION, closed_form=True, bounded=True)
+        worst = raw.status.max()
+        np.matmul(preference, raw.x[0], out=weights)
+        weights += preference
     return weights if worst == OPTIMAL else None
 
 
