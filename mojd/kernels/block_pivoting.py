@@ -43,7 +43,7 @@ def keep_prefix(passive, m, state, K):
 
 @inner
 def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse, rank_noise):
-    """Look for the passive set by block exchanges.
+    """Look for the passive set by block exchanges, from the indices of state 1 on (0 elsewhere).
 
     All arrays but `A` and `q` are work space, modified in place. On return passive[:m] is the
     passive set with its factor, y[:m] the minimiser on it (which may have negative entries if the
@@ -52,8 +52,6 @@ def block_pivoting(A, q, s, y, forwarded, z, passive, state, U, inverse, rank_no
     Returns (solved, m, iterations).
     """
     K = q.size
-    for j in range(K):
-        state[j] = 1 if q[j] < 0.0 else 0
     m, best, patience, iterations = np.int64(0), K + 1, PATIENCE, 0
     while True:
         iterations += 1

@@ -124,12 +124,12 @@ def list_passive(lane, passive, state):
 
 
 @inner
-def start_lane(lane, q, passive, m, state, best, patience):
-    """Begin with the indices of negative q in the passive set."""
-    for at in range(lane, q.size, WIDTH):
-        state[at] = 1 if q[at] < 0.0 else 0
+def start_lane(lane, x, passive, m, state, best, patience):
+    """Begin with the indices of positive x in the passive set."""
+    for j in range(x.size):
+        state[j * WIDTH + lane] = 1 if x[j] > 0.0 else 0
     m[lane] = list_passive(lane, passive, state)
-    best[lane], patience[lane] = q.size, PATIENCE
+    best[lane], patience[lane] = x.size + 1, PATIENCE
 
 
 @inner
@@ -159,9 +159,10 @@ def settle(lane, flips, lowest, rough, passive, m, state, best, patience):
 def iterate(A, passive, m, state, best, patience, outcome, flips, rows, buffers, suspect):
     """Do one exchange in every lane that runs; `outcome` says what became of each (in place).
 
-    `A` is flat, its rows padded. `flips`, `rows` and `buffers` are work space, see :mod:`mojd.kernels.workspace`. Solutions
-    lie in the second buffer, y, in the order of `passive`. Indices that depend on those before them,
-    up to a relative pivot of `suspect`, leave the passive set.
+    `A` is flat, its rows padded. `flips`, `rows` and `buffers` are work space, see
+    :mod:`mojd.kernels.workspace`. Solutions lie in the second buffer, y, in the order of `passive`.
+    Indices that depend on those before them, up to a relative pivot of `suspect`, leave the passive
+    set.
     """
     U, y, x, s, inverse, diagonal, right, factors, condition, wanted, lowest, q, _ = buffers
     K = q.size // WIDTH
@@ -188,9 +189,7 @@ def iterate(A, passive, m, state, best, patience, outcome, flips, rows, buffers,
         wanted[lane] = 0.0
         if outcome[lane] == RUNNING:
             rough = condition[lane] * REFINE_PIVOT > 1.0
-            outcome[lane] = settle(
-                lane, flips[lane], lowest[lane], rough, passive, m, state, best, patience
-            )
+            outcome[lane] = settle(lane, flips[lane], lowest[lane], rough, passive, m, state, best, patience)
             if outcome[lane] == SOLVED and rough:
                 refined, wanted[lane] = True, 1.0
     if refined:

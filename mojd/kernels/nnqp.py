@@ -32,7 +32,7 @@ def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
     K = q.size
     if closed_form and K <= 3 and solve_small(G, q, x, tolerance) == OPTIMAL:
         return OPTIMAL
-    A, linear, S, y, work, scale, at = tableau_arrays(floats, K)
+    A, linear, _, S, y, work, scale, at = tableau_arrays(floats, K)
     code = equilibrate(G, A, scale, tolerance, tiny)
     if code != OPTIMAL:
         x[:] = math.nan

@@ -100,7 +100,7 @@ def pcd_tableau(G, tau, scales, w, tolerance, tiny, floats, inner_floats):
     code = equilibrate(G, full, diagonal, tolerance, tiny)
     if code != OPTIMAL:
         return UNSETTLED
-    A, term, S, y, work, scale, _ = tableau_arrays(inner_floats, K - 1)
+    A, term, _, S, y, work, scale, _ = tableau_arrays(inner_floats, K - 1)
     for j in range(K - 1):
         scale[j] = diagonal[j + 1]
         product = 0.5 * (G[0, j + 1] + G[j + 1, 0])
@@ -130,7 +130,7 @@ def pcd_small(G, tau, scales, w, status, rescale, tolerance, tiny, floats, inner
     """Write the PCD weights of B Gramians, one below the other in G (B·K, K) for K ≤ 33, to w (B·K).
 
     `tau` holds B·(K − 1) numbers, or K − 1 for all; `scales` B·K, or K. `status` (B) becomes OPTIMAL
-    or, where neither formulas nor tableaus settle the problem or a scale is unusable, UNSETTLED.
+    or, where neither formulas nor tableaus settle the problem or any scale is unusable, UNSETTLED.
     Returns the worst. The last two arrays are work space: K² + 2K numbers, and what
     :func:`mojd.kernels.workspace.tableau_size` says for K − 1.
     """
@@ -139,17 +139,23 @@ def pcd_small(G, tau, scales, w, status, rescale, tolerance, tiny, floats, inner
         pcd_pairs(G, tau, scales, w, status, tolerance)
     elif K == 3:
         pcd_triples(G, tau, scales, w, status, tolerance)
-    for b in range(status.size):
-        at = b * K
-        s, own, weights = at if scales.size > K else 0, G[at : at + K], w[at : at + K]
-        if K > 3:
-            t = b * (K - 1) if tau.size >= K else 0
+    else:
+        for b in range(status.size):
+            t, s, at = b * (K - 1) if tau.size >= K else 0, b * K if scales.size > K else 0, b * K
             status[b] = pcd_tableau(
-                own, tau[t : t + K - 1], scales[s : s + K], weights, tolerance, tiny, floats, inner_floats
+                G[at : at + K],
+                tau[t : t + K - 1],
+                scales[s : s + K],
+                w[at : at + K],
+                tolerance,
+                tiny,
+                floats,
+                inner_floats,
             )
-        if not are_usable(scales[s : s + K]):
-            status[b] = UNSETTLED
-        if rescale and status[b] == OPTIMAL:
-            rescale_to_primary(own, weights)
+    if not are_usable(scales):
+        status[:] = UNSETTLED
+    for b in range(status.size):
         worst = status[b] if status[b] > worst else worst
+        if rescale and status[b] == OPTIMAL:
+            rescale_to_primary(G[b * K : b * K + K], w[b * K : b * K + K])
     return worst

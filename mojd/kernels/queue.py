@@ -7,6 +7,7 @@ import math
 from mojd.kernels.compiling import inner
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.factor import rank_noise, suspect_pivot
+from mojd.kernels.guess import guess
 from mojd.kernels.lane_pivoting import (
     GIVEN_UP,
     IDLE,
@@ -56,7 +57,7 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
     What the lanes give up on is left to tableaus if K is small, and is UNSETTLED if those give up too.
     """
     R, K = linear.shape
-    A, row, S, solution, work, scale, at = tableau_arrays(floats, K)
+    A, row, pair, S, solution, work, scale, at = tableau_arrays(floats, K)
     code = equilibrate(G, A, scale, tolerance, tiny)
     if code != OPTIMAL:
         for r in range(R):
@@ -81,7 +82,8 @@ def solve_shared(G, linear, x, status, iterations, tolerance, tiny, floats, inte
                 status[r], iterations[r] = answer_at_once(A, row, magnitude[lane], scale, x[r]), 0
                 if status[r] == UNSETTLED:
                     load_lane(lane, row[:K], q)
-                    start_lane(lane, q, passive, m, state, best, patience)
+                    guess(flat, row, pair[0], pair[1], K)
+                    start_lane(lane, pair[0, :K], passive, m, state, best, patience)
                     outcome[lane], task[lane] = RUNNING, r
                     running += 1
         if running == 0:

@@ -1,4 +1,4 @@
-"""Solve one equilibrated problem: block pivoting, the active set behind it, refinement."""
+"""Solve one equilibrated problem: a guess, block pivoting, the active set behind it, refinement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import REFINE_PIVOT, delete, solve
 from mojd.kernels.gradient import VIOLATION, accurate_slack
+from mojd.kernels.guess import guess
 from mojd.kernels.shrink import shrink
 from mojd.kernels.status import INFEASIBLE, OPTIMAL
 
@@ -68,6 +69,9 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     q, s, w, z = padded[:K], slack[:K], floats[4, :K], floats[3, :K]
     x, y, forwarded, inverse, U = floats[0], floats[1], floats[5], floats[6], floats[9:]
     passive, state = integers[0], integers[1]
+    guess(A.reshape(A.size), padded, dense, slack, K)
+    for j in range(K):
+        state[j] = 1 if dense[j] > 0.0 else 0
     solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse, rank_noise)
     if solved:
         if is_well_conditioned(A, passive, m, U):

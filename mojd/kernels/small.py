@@ -35,7 +35,7 @@ def solve_rows(G, linear, x, status, iterations, tolerance, tiny, floats):
 
     `floats` is work space; see :func:`mojd.kernels.workspace.tableau_size`.
     """
-    A, term, S, y, work, scale, _ = tableau_arrays(floats, G.shape[0])
+    A, term, _, S, y, work, scale, _ = tableau_arrays(floats, G.shape[0])
     code = equilibrate(G, A, scale, tolerance, tiny)
     suspect = suspect_pivot(rank_noise(tolerance))
     for r in range(linear.shape[0]):

@@ -24,7 +24,7 @@ def tableau_size(K: int) -> int:
     They must be 0 at first, and none of them may have held anything for another K.
     """
     stride = -(-K // WIDTH) * WIDTH
-    return ((2 * K + 8) if K <= LARGEST_TABLEAU else K + 2) * stride
+    return ((2 * K + 10) if K <= LARGEST_TABLEAU else K + 4) * stride
 
 
 def scalar_sizes(K: int) -> tuple[int, int]:
@@ -57,19 +57,19 @@ def tableau_arrays(floats, K):
     """Cut out the padded A, the linear term and the scale, and if K is small, what a tableau needs.
 
     All begin at whole vectors, so that they lie well in memory if `floats` does. Returns (A, linear,
-    S, y, work, scale, where they end).
+    room for two more vectors, S, y, work, scale, where they end).
     """
     stride = padded(K)
     A, at = matrix(floats, np.int64(0), K, stride)
     linear, scale = floats[at : at + stride], floats[at + stride : at + stride + K]
-    at += 2 * stride
+    pair, at = matrix(floats, at + 2 * stride, np.int64(2), stride)
     if K > LARGEST_TABLEAU:
         none, _ = matrix(floats, at, np.int64(0), stride)
-        return A, linear, floats[at:at], floats[at:at], none, scale, at
+        return A, linear, pair, floats[at:at], floats[at:at], none, scale, at
     end = at + K * stride
     S, y = floats[at:end], floats[end : end + stride]
     work, at = matrix(floats, end + stride, np.int64(5), stride)
-    return A, linear, S, y, work, scale, at
+    return A, linear, pair, S, y, work, scale, at
 
 
 @inner
