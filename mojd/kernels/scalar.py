@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from mojd.kernels.active_set import active_set
+from mojd.kernels.active_set import active_set, drop
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
-from mojd.kernels.factor import REFINE_PIVOT, delete, solve
-from mojd.kernels.gradient import VIOLATION, accurate_slack
+from mojd.kernels.factor import REFINE_PIVOT, solve
+from mojd.kernels.gradient import VIOLATION, accurate_slack, noise
 from mojd.kernels.guess import guess
 from mojd.kernels.shrink import shrink
 from mojd.kernels.status import INFEASIBLE, OPTIMAL
+
+# How often refinement may send an index out of the passive set.
+ATTEMPTS = 4
 
 
 @inner
@@ -23,7 +26,7 @@ def slack_of(A, q, passive, m, x, dense, s):
 
 @inner
 def refine(A, q, passive, m, x, U, inverse, r, dense, s):
-    """Two steps of iterative refinement with residuals in double-double; then clip at 0."""
+    """Two steps of iterative refinement with residuals in double-double."""
     for _ in range(2):
         slack_of(A, q, passive, m, x, dense, s)
         for i in range(m):
@@ -31,8 +34,22 @@ def refine(A, q, passive, m, x, U, inverse, r, dense, s):
         solve(U, inverse, m, r)
         for i in range(m):
             x[i] += r[i]
+
+
+@inner
+def clip(x, m):
+    """Set what rounding made negative to 0."""
     for i in range(m):
         x[i] = x[i] if x[i] > 0.0 else 0.0
+
+
+@inner
+def drop_below(least, passive, m, state, x, U, inverse, w):
+    """Take the indices with x ≤ least out of the passive set; return the new size."""
+    for i in range(m - 1, -1, -1):
+        if x[i] <= least:
+            m = drop(i, passive, m, state, x, U, inverse, w)
+    return m
 
 
 @inner
@@ -73,29 +90,30 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     for j in range(K):
         state[j] = 1 if dense[j] > 0.0 else 0
     solved, m, iterations = block_pivoting(A, q, s, x, forwarded, z, passive, state, U, inverse, rank_noise)
-    if solved:
-        if is_well_conditioned(A, passive, m, U):
-            for i in range(m):
-                x[i] = x[i] if x[i] > 0.0 else 0.0
-            return OPTIMAL, m, iterations
-    else:
-        for i in range(m - 1, -1, -1):
-            if x[i] <= 0.0:
-                state[passive[i]] = 0
-                delete(U, inverse, passive, m, i, w)
-                for k in range(i, m - 1):
-                    x[k] = x[k + 1]
-                m -= 1
-        status, m, more = active_set(
-            A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, rank_noise, 20 * K + 100
-        )
-        iterations += more
-        if status != OPTIMAL:
-            return status, m, iterations
-    refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
+    if solved and is_well_conditioned(A, passive, m, U):
+        clip(x, m)
+        return OPTIMAL, m, iterations
+    if not solved:
+        m = drop_below(0.0, passive, m, state, x, U, inverse, w)
+    for attempt in range(ATTEMPTS):
+        if attempt > 0 or not solved:
+            status, m, more = active_set(
+                A, q, s, x, y, z, w, passive, m, state, U, inverse, bounded, rank_noise, 20 * K + 100
+            )
+            iterations += more
+            if status != OPTIMAL:
+                return status, m, iterations
+        refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
+        # An index that the refined x wants out was let in by rounding errors: go on without it.
+        kept = drop_below(-noise(x, m), passive, m, state, x, U, inverse, w)
+        if kept == m:
+            break
+        m = kept
+    clip(x, m)
     if worst_slack(A, padded, passive, m, x, dense, slack) < -VIOLATION:
         m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse, rank_noise)
         refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
+        clip(x, m)
     return OPTIMAL, m, iterations
 
 

@@ -20,9 +20,6 @@ HARD = 1e-9
 # slack of x is as uncertain as that. For some members of these families exact.residual_floor proves
 # that nothing reaches 1e-9; for others only weights of 1e7 and more do, which point into the noise.
 UNRESOLVED = 2 * float(np.sqrt(np.finfo(np.float64).eps))
-# A known miss: pivots of 4e-15 lie within the noise of the rank test, and the slack of the row that it
-# leaves out was measured at 6e-9 for one problem at K = 8 where weights exist that reach the bar.
-MISSED = {"near_duplicates_grid": 3e-8}
 UNRESOLVED_FAMILIES = ("near_antiparallel", "nearly_weakly_stationary_1e-8")
 # Larger weights (in units of max |q|, for rows of norm one) are no excuse for a larger residual.
 LARGEST_WEIGHT = 1e3
@@ -37,7 +34,7 @@ def residual_bar(family: str) -> float:
     """The scale-free residual to reach on a Gramian that is positive semidefinite to rounding."""
     if FAMILIES[family].well_posed:
         return WELL_POSED
-    return MISSED.get(family, UNRESOLVED if family in UNRESOLVED_FAMILIES else HARD)
+    return UNRESOLVED if family in UNRESOLVED_FAMILIES else HARD
 
 
 def residual_bound(family: str, gramian: Floats, linear: Floats, x: Floats) -> float:
