@@ -7,6 +7,7 @@ has not imported it, no argument can be one of its arrays.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from mojd.errors import InvalidTypeError
 Array = Any
 FloatArray = NDArray[np.float64]
 
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _FLOATS = ("float16", "bfloat16", "float32", "float64", "longdouble", "float128")
 
 
@@ -62,7 +64,14 @@ def is_on_device(array: Array) -> bool:
 
 def dtype_name(array: Array) -> str:
     """Return the name of the dtype, the same for every framework: 'float32', 'int64', ..."""
-    return str(array.dtype).rsplit(".", maxsplit=1)[-1]
+    return _name_of(type(array.dtype), array.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _name_of(kind: type, dtype: Any) -> str:
+    # The type keeps dtypes of different libraries apart, some of which warn when they are compared.
+    del kind
+    return str(dtype).rsplit(".", maxsplit=1)[-1]
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -110,6 +119,28 @@ def to_numpy(array: Array) -> NDArray[Any]:
 def to_float64(array: Array) -> FloatArray:
     """View or convert a CPU array as a C-contiguous float64 NumPy array."""
     return np.asarray(to_numpy(array), dtype=np.float64, order="C")
+
+
+def plain_values(array: Array) -> tuple[FloatArray, Precision] | None:
+    """Return what kernels can take of a NumPy array or PyTorch CPU tensor, without many questions.
+
+    That is a C-contiguous array in float64, and what the dtype that it came in says about its precision;
+    or None if it is anything but an ordinary array in single or double precision.
+    """
+    if type(array) is not np.ndarray:
+        torch = sys.modules.get("torch")
+        if torch is None or type(array) is not torch.Tensor or array.device.type != "cpu":
+            return None
+        if array.dtype not in (torch.float64, torch.float32) or array.is_neg() or array.is_sparse:
+            return None
+        array = array.detach().numpy()
+    if not array.flags.c_contiguous:
+        return None
+    if array.dtype is _FLOAT64:
+        return array, FLOAT64_PRECISION
+    if array.dtype is _FLOAT32:
+        return array.astype(np.float64), _PRECISIONS["float32"]
+    return None
 
 
 def device_float64(array: Array) -> Array:

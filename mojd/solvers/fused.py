@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import FLOAT64_PRECISION, FloatArray, Precision
+from mojd._arrays import FloatArray, Precision
 from mojd.kernels.status import OPTIMAL, UNSETTLED
 from mojd.solvers._kernels import (
     batch_workspace,
@@ -43,27 +43,39 @@ def flat_gramians(gramian: FloatArray, batch_shape: tuple[int, ...]) -> FloatArr
     return np.ascontiguousarray(gramian.reshape(math.prod(batch_shape), K, K))
 
 
-def solve_plain(gramian: FloatArray, linear: FloatArray, bounded: bool = False) -> FloatArray | None:
-    """Return x for one problem of plain arrays (see NNQP), or None if it is not simply OPTIMAL."""
+def solve_plain(
+    gramian: FloatArray, linear: FloatArray, precision: Precision, bounded: bool = False
+) -> FloatArray | None:
+    """Return x for a plain Gramian and one or more linear terms, or None if any is not simply OPTIMAL."""
+    if linear.ndim == 2:
+        options = {"closed_form": True, "bounded": bounded}
+        raw = solve_compiled(gramian[None], linear[None], 1, precision, **options)
+        return None if raw.status.any() else raw.x[0]
     x = np.empty_like(linear)
     solve_one, floats, integers = scalar_solver(len(linear))
-    code = solve_one(gramian, linear, x, True, bounded, *FLOAT64_PRECISION, floats, integers)
+    code = solve_one(gramian, linear, x, True, bounded, *precision, floats, integers)
     return x if code & 255 == OPTIMAL else None
 
 
-def upgrad_plain(gramian: FloatArray, preference: FloatArray) -> FloatArray | None:
+def is_gramian(gramian: FloatArray, precision: Precision) -> bool:
+    """Whether kernels take a plain Gramian; for those that are changed before they are solved."""
+    zero = np.zeros(len(gramian))
+    return solve_plain(gramian, zero, precision) is not None
+
+
+def upgrad_plain(gramian: FloatArray, preference: FloatArray, precision: Precision) -> FloatArray | None:
     """Return the UPGrad weights of one plain Gramian for u (K,), or None if they take a detour."""
     K = len(gramian)
     weights = np.empty(K)
     if 1 < K <= _FEW:
         status, space = upgrad_workspace(K)
-        worst = kernels.upgrad_small(gramian, preference, weights, status, *FLOAT64_PRECISION, *space)
+        worst = kernels.upgrad_small(gramian, preference, weights, status, *precision, *space)
     else:
         raw, space = projection_workspace(K), batch_workspace(K)
         matrices = gramian[None]
-        kernels.solve_many(matrices, matrices, *raw, False, True, *FLOAT64_PRECISION, *space)
+        kernels.solve_many(matrices, matrices, *raw, False, True, *precision, *space)
         if raw.status.any():
-            settle(matrices, matrices, raw, FLOAT64_PRECISION, closed_form=True, bounded=True)
+            settle(matrices, matrices, raw, precision, closed_form=True, bounded=True)
         worst = raw.status.max()
         np.matmul(preference, raw.x[0], out=weights)
         weights += preference
@@ -160,11 +172,13 @@ def upgrad(
     return weights.reshape(*batch_shape, gramian.shape[-1]), status.reshape(batch_shape)
 
 
-def pcd_plain(gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool) -> FloatArray | None:
+def pcd_plain(
+    gramian: FloatArray, tau: FloatArray, scales: FloatArray, rescale: bool, precision: Precision
+) -> FloatArray | None:
     """Return the PCD weights of one plain Gramian, τ (K−1,) and s (K,), or None if they take a detour."""
     K = len(gramian)
     weights, (status, space) = np.empty(K), pcd_workspace(K)
-    worst = kernels.pcd_small(gramian, tau, scales, weights, status, rescale, *FLOAT64_PRECISION, *space)
+    worst = kernels.pcd_small(gramian, tau, scales, weights, status, rescale, *precision, *space)
     return weights if worst == OPTIMAL else None
 
 

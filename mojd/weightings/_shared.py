@@ -9,11 +9,14 @@ import numpy as np
 from mojd import _checks
 from mojd._arrays import (
     Array,
+    FloatArray,
+    Precision,
     as_array,
     device_float64,
     is_array,
     is_on_device,
     namespace,
+    plain_values,
     precision_of,
     restore,
     to_float64,
@@ -26,14 +29,20 @@ from mojd.status import Status
 _FLOAT64 = np.dtype(np.float64)
 
 
-def is_plain_gramian(gramian: Any) -> bool:
-    """Whether kernels can take this as it is: one (K, K) float64 NumPy array in C order."""
-    if type(gramian) is not np.ndarray:
-        return False
-    shape = gramian.shape
-    if len(shape) != 2 or shape[0] != shape[1] or not shape[0] or gramian.dtype is not _FLOAT64:
-        return False
-    return gramian.flags.carray
+def plain_gramian(gramian: Any) -> tuple[FloatArray, Precision] | None:
+    """Return one (K, K) Gramian as kernels take it, with its precision; None if it is anything else."""
+    plain = plain_values(gramian)
+    if plain is None:
+        return None
+    shape = plain[0].shape
+    return plain if len(shape) == 2 and shape[0] == shape[1] and shape[0] else None
+
+
+def like_plain(weights: FloatArray, gramian: Any) -> Array:
+    """Return weights such as a Gramian that :func:`plain_gramian` accepted."""
+    if type(gramian) is np.ndarray and gramian.dtype is _FLOAT64:
+        return weights
+    return restore(weights, gramian)
 
 
 class View(NamedTuple):

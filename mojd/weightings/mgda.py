@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mojd._arrays import Array, precision_of
 from mojd.certificates import power_of_two
 from mojd.qp import NNQP
+from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, check_values, finish, solved, view
+from mojd.weightings._shared import View, check_values, finish, like_plain, plain_gramian, solved, view
 
 
 def mgda_problem(gramian: Any) -> NNQP:
@@ -35,7 +38,10 @@ def mgda_problem(gramian: Any) -> NNQP:
     array([[6., 2.],
            [2., 4.]])
     """
-    matrix = view(gramian)
+    return _problem(view(gramian))
+
+
+def _problem(matrix: View) -> NNQP:
     xp, values = matrix.xp, matrix.values
     diagonal = xp.linalg.diagonal(values)
     infinite = xp.full_like(diagonal, float("inf"))
@@ -90,6 +96,13 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
     >>> mojd.mgda([[4.0, 0.0], [0.0, 1.0]])
     array([0.2, 0.8])
     """
+    plain = plain_gramian(gramian) if solver == "auto" and threads == 1 else None
+    if plain is not None and fused.is_gramian(*plain):
+        values, precision = plain
+        shifted = _problem(View(values, values, np))
+        x = fused.solve_plain(shifted.gramian, shifted.linear, precision, bounded=True)
+        if x is not None:
+            return like_plain(x / x.sum(), gramian)
     matrix = view(gramian)
     # Before c is added, so that an error shows the caller's own numbers.
     check_values(matrix, nonfinite)

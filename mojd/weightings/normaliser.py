@@ -10,7 +10,7 @@ from mojd._arrays import Array, as_array, is_array, is_on_device, namespace, res
 from mojd._checks import check_gramian_shape, check_rows
 from mojd.errors import InvalidInputError
 from mojd.solvers import fused
-from mojd.weightings._shared import is_plain_gramian
+from mojd.weightings._shared import plain_gramian
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -90,11 +90,10 @@ def normalise(
     >>> scales
     array([0.5, 2. ])
     """
-    if is_plain_gramian(gramian) and 0.0 <= beta < 1.0 and eps >= 0.0 and _is_plain(state, len(gramian)):
-        steps = state.steps + 1
-        updated = fused.update_scales(gramian, state.mean_square, beta, 1.0 - beta**steps, eps)
+    if 0.0 <= beta < 1.0 and eps >= 0.0:
+        updated = _plain(state, gramian, beta, eps)
         if updated is not None:
-            return updated[0], NormaliserState(updated[1], steps)
+            return updated
     if not 0.0 <= beta < 1.0:
         raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
     if not eps >= 0.0:
@@ -124,12 +123,23 @@ def normalise(
     )
 
 
-def _is_plain(state: NormaliserState, size: int) -> bool:
-    """Whether the kernel can take the state as it is."""
-    average = state.mean_square
-    if type(average) is not np.ndarray or average.shape != (size,) or average.dtype is not _FLOAT64:
-        return False
-    return average.flags.carray
+def _plain(
+    state: NormaliserState, gramian: Any, beta: float, eps: float
+) -> tuple[Array, NormaliserState] | None:
+    """Update the state with one ordinary Gramian, or return None if anything is unusual."""
+    plain, average = plain_gramian(gramian), state.mean_square
+    if plain is None or type(average) is not np.ndarray or average.dtype is not _FLOAT64:
+        return None
+    if average.shape != (len(plain[0]),) or not average.flags.c_contiguous:
+        return None
+    steps = state.steps + 1
+    updated = fused.update_scales(plain[0], average, beta, 1.0 - beta**steps, eps)
+    if updated is None:
+        return None
+    scales, average = updated
+    if type(gramian) is not np.ndarray:
+        scales = restore(scales, _float64_like(gramian))
+    return scales, NormaliserState(average, steps)
 
 
 def _float64_like(array: Array) -> Array:

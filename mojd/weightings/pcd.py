@@ -14,6 +14,7 @@ from mojd._arrays import (
     FloatArray,
     as_array,
     is_on_device,
+    plain_values,
     precision_of,
 )
 from mojd.errors import InvalidInputError
@@ -21,13 +22,22 @@ from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.status import Status
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, check_values, finish, is_plain_gramian, solved, vector, view
+from mojd.weightings._shared import (
+    View,
+    beside,
+    check_values,
+    finish,
+    like_plain,
+    plain_gramian,
+    solved,
+    vector,
+    view,
+)
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 _VANISHING = 64 * 2.0**-53
 # Up to this K, one kernel does all.
 _SMALL = 33
-_FLOAT64 = np.dtype(np.float64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -196,14 +206,10 @@ def pcd(
     [-0.0098  0.583 ]
     [-0.3562  0.783 ]
     """
-    usual = type(tau) is float and 0.0 <= tau <= 1.0 and solver == "auto" and threads == 1
-    if usual and is_plain_gramian(gramian) and len(gramian) > 1:
-        size = len(gramian)
-        sizes = _constant(size, 1.0) if scales is None else _plain_scales(scales, size)
-        if sizes is not None and size <= _SMALL:
-            plain = fused.pcd_plain(gramian, _constant(size - 1, tau), sizes, bool(rescale))
-            if plain is not None:
-                return plain
+    if type(tau) is float and 0.0 <= tau <= 1.0 and solver == "auto" and threads == 1:
+        weights = _plain(gramian, tau, scales, bool(rescale))
+        if weights is not None:
+            return like_plain(weights, gramian)
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
@@ -215,11 +221,22 @@ def pcd(
     return finish(weights, matrix)
 
 
+def _plain(gramian: Any, tau: float, scales: Any, rescale: bool) -> FloatArray | None:
+    """Return the weights of one ordinary Gramian, or None if anything is unusual."""
+    plain = plain_gramian(gramian)
+    if plain is None or not 2 <= len(plain[0]) <= _SMALL:
+        return None
+    size = len(plain[0])
+    sizes = _constant(size, 1.0) if scales is None else _plain_scales(scales, size)
+    if sizes is None:
+        return None
+    return fused.pcd_plain(plain[0], _constant(size - 1, tau), sizes, rescale, plain[1])
+
+
 def _plain_scales(scales: Any, size: int) -> FloatArray | None:
     """Return scales (K,) if kernels can take them as they are, and check their values; or None."""
-    if type(scales) is not np.ndarray or scales.shape != (size,) or scales.dtype is not _FLOAT64:
-        return None
-    return scales if scales.flags.carray else None
+    plain = plain_values(scales)
+    return plain[0] if plain is not None and plain[0].shape == (size,) else None
 
 
 def _settled(

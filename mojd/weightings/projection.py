@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mojd import _checks
-from mojd._arrays import Array, as_array
+from mojd._arrays import Array, as_array, plain_values
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
@@ -14,8 +16,9 @@ from mojd.weightings._shared import (
     beside,
     check_values,
     finish,
-    is_plain_gramian,
+    like_plain,
     minimisers,
+    plain_gramian,
     solved,
     vector,
     view,
@@ -53,11 +56,17 @@ def _rows(U: Any, gramian: View) -> Array:
 
 
 def _problem(rows: Array, gramian: View) -> NNQP:
+    shared = gramian.original if rows.ndim == 1 else gramian.original[..., None, :, :]
+    return NNQP(shared, _linear(rows, gramian))
+
+
+def _linear(rows: Array, gramian: View) -> Array:
+    """Return G·u for every row u."""
     if rows.ndim == 1:
         terms = rows * gramian.values
-        return NNQP(gramian.original, _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms)))
-    linear, sizes = rows @ gramian.values, abs(rows) @ abs(gramian.values)
-    return NNQP(gramian.original[..., None, :, :], _without_noise(gramian, linear, sizes[..., None]))
+        return _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms))
+    sizes = abs(rows) @ abs(gramian.values)
+    return _without_noise(gramian, rows @ gramian.values, sizes[..., None])
 
 
 def _without_noise(gramian: View, linear: Array, sizes: Array) -> Array:
@@ -113,11 +122,25 @@ def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite
     array([[1. , 0.5],
            [1. , 1. ]])
     """
+    if solver == "auto" and threads == 1:
+        projected = _plain(U, G)
+        if projected is not None:
+            return projected
     matrix = view(G)
     check_values(matrix, nonfinite)
     rows = _rows(U, matrix)
     solution = solved(_problem(rows, matrix), solver, threads, nonfinite)
     return finish(rows + minimisers(solution, matrix), matrix)
+
+
+def _plain(U: Any, G: Any) -> Array | None:
+    """Project ordinary rows with one ordinary Gramian; return None if anything is unusual."""
+    plain, rows = plain_gramian(G), plain_values(U)
+    if plain is None or rows is None or not 1 <= rows[0].ndim <= 2 or rows[0].shape[-1] != len(plain[0]):
+        return None
+    linear = _linear(rows[0], View(plain[0], plain[0], np))
+    x = fused.solve_plain(plain[0], linear, plain[1], bounded=True)
+    return None if x is None else like_plain(rows[0] + x, G)
 
 
 def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
@@ -202,10 +225,11 @@ def dualproj(
     >>> mojd.dualproj([[1.0, -2.0], [-2.0, 5.0]])
     array([1. , 0.5])
     """
-    if pref_vector is None and solver == "auto" and threads == 1 and is_plain_gramian(gramian):
-        x = fused.solve_plain(gramian, gramian.sum(axis=-1), bounded=True)
+    plain = plain_gramian(gramian) if pref_vector is None and solver == "auto" and threads == 1 else None
+    if plain is not None:
+        x = fused.solve_plain(plain[0], plain[0].sum(axis=-1), plain[1], bounded=True)
         if x is not None:
-            return (1.0 + x) / len(x)
+            return like_plain((1.0 + x) / len(x), gramian)
     matrix = view(gramian)
     solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
     return finish(dualproj_lift(minimisers(solution, matrix), matrix, pref_vector), matrix)

@@ -17,7 +17,8 @@ from mojd.weightings._shared import (
     check_statuses,
     check_values,
     finish,
-    is_plain_gramian,
+    like_plain,
+    plain_gramian,
     solved,
     vector,
     view,
@@ -127,10 +128,11 @@ def upgrad(
     >>> bool((J @ (J.T @ w) >= -1e-12).all())
     True
     """
-    if pref_vector is None and solver == "auto" and threads == 1 and is_plain_gramian(gramian):
-        plain = fused.upgrad_plain(gramian, uniform(len(gramian)))
-        if plain is not None:
-            return plain
+    if pref_vector is None and solver == "auto" and threads == 1:
+        plain = plain_gramian(gramian)
+        weights = None if plain is None else fused.upgrad_plain(plain[0], uniform(len(plain[0])), plain[1])
+        if weights is not None:
+            return like_plain(weights, gramian)
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
