@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def dtype_name(array: Array) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _name_of(kind: type, dtype: Any) -> str:
+def _name_of(kind: Hashable, dtype: Any) -> str:
     # The type keeps dtypes of different libraries apart, some of which warn when they are compared.
     del kind
     return str(dtype).rsplit(".", maxsplit=1)[-1]

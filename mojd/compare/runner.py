@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from mojd.compare.judging import Attempt, judge
 from mojd.compare.outcomes import NOT_INSTALLED, Row
 from mojd.compare.problems import Group
 from mojd.compare.process import ProcessEndedError, SolverProcess
 from mojd.compare.worker import Answer, Pass, Start
-from mojd.solvers import Solver, solve
+from mojd.solvers import Solver, get_solver
 from mojd.weightings import Weighting
 
 # Called with the number of cells done, the number of all cells, and what is running.
@@ -128,10 +126,10 @@ class _Seat:
             attempt.stopped = stopped or f"{TIME_LIMIT} of {self._time_limit:g} s"
 
 
-def _start(seats: Sequence[_Seat], method: Weighting) -> None:
+def _start(seats: Sequence[_Seat]) -> None:
     """Start all processes and wait for them."""
     # After an installation, this compiles mojd's kernels, so that not several processes do at once.
-    solve(method.problem(np.eye(2)))
+    get_solver("active_set").prepare()
     for seat in seats:
         seat.open()
     ready_by = time.monotonic() + START_LIMIT_S
@@ -185,7 +183,7 @@ def run(
 
     try:
         report("starting the solvers")
-        _start(seats, method)
+        _start(seats)
         for group in groups:
             running = []
             for seat in (seat for seat in seats if seat.takes(group)):

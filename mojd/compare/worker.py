@@ -175,9 +175,9 @@ def _set_up(start: Start, method: Weighting) -> Done:
     """Import the solver and solve a first problem, so that compilation isn't timed."""
     try:
         importlib.import_module(start.module)
-        answer = _solve_one(
-            0, np.array([[2.0, 1.0], [1.0, 2.0]]), False, get_solver(start.solver), method, 0.0
-        )
+        solver = get_solver(start.solver)
+        solver.prepare()
+        answer = _solve_one(0, np.array([[2.0, 1.0], [1.0, 2.0]]), False, solver, method, 0.0)
     except Exception as error:
         return Done(one_line(error))
     return Done(answer.error)

@@ -20,12 +20,10 @@ _KEPT_SIZE = 64
 
 
 @functools.cache
-def _first_use() -> None:
-    """Clear the cache of what is out of date; tell a terminal that there will be something to wait for."""
+def _drop_stale_cache() -> None:
     from mojd.kernels import drop_stale_cache
 
-    if not drop_stale_cache() and sys.stderr.isatty():
-        print("mojd: compiling its kernels, once after each installation (some 10 s)...", file=sys.stderr)
+    drop_stale_cache()
 
 
 def _load(module: str, name: str) -> Callable[..., Any]:
@@ -34,7 +32,11 @@ def _load(module: str, name: str) -> Callable[..., Any]:
     It is called directly, without numba's dispatch on the types of arguments, which costs as much as
     a small problem: callers must pass exactly what the entry point's signature says.
     """
-    _first_use()
+    from mojd.kernels import is_cached
+
+    _drop_stale_cache()
+    if sys.stderr.isatty() and not is_cached(module, name):
+        print(f"mojd: compiling {name}, once after each installation...", file=sys.stderr)
     dispatcher = getattr(importlib.import_module(f"mojd.kernels.{module}"), name)
     (compiled,) = dispatcher.overloads.values()
     code: Callable[..., Any] = compiled.entry_point

@@ -37,6 +37,10 @@ class RawSolution(NamedTuple):
 SolveFunction = Callable[[Any, Any, int, Precision], RawSolution]
 
 
+def _nothing() -> None:
+    """Prepare nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Solver:
     """One QP backend.
@@ -68,6 +72,8 @@ class Solver:
         Whether it solves the hard families of the contract tests to rounding.
     checks_values : bool
         Whether it looks for NaN and for what is no Gramian itself and reports a status for it.
+    prepare : callable
+        Loads or compiles what the solver needs at any K, so that the comparison need not time that.
     """
 
     name: str
@@ -81,6 +87,7 @@ class Solver:
     any_device: bool = False
     exact: bool = False
     checks_values: bool = False
+    prepare: Callable[[], object] = _nothing
 
     def is_available(self) -> bool:
         """Whether everything that the solver imports is installed."""

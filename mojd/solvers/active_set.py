@@ -97,6 +97,11 @@ def solve(gramian: FloatArray, linear: FloatArray, threads: int, precision: Prec
     return solve_compiled(gramian, linear, threads, precision)
 
 
+def load_kernels() -> None:
+    """Load, or compile, all kernels of :func:`solve_compiled`."""
+    kernels.solve_many, kernels.solve_one  # noqa: B018
+
+
 register(
     Solver(
         name="active_set",
@@ -105,5 +110,6 @@ register(
         kkt_tolerance=1e-12,
         exact=True,
         checks_values=True,
+        prepare=load_kernels,
     )
 )

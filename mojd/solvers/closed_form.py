@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mojd._arrays import FloatArray, Precision
 from mojd.solvers._registry import RawSolution, Solver, register
-from mojd.solvers.active_set import solve_compiled
+from mojd.solvers.active_set import load_kernels, solve_compiled
 
 
 def solve(gramian: FloatArray, linear: FloatArray, threads: int, precision: Precision) -> RawSolution:
@@ -21,5 +21,6 @@ register(
         max_size=3,
         exact=True,
         checks_values=True,
+        prepare=load_kernels,
     )
 )
