@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,13 +64,13 @@ def is_on_device(array: Array) -> bool:
 
 def dtype_name(array: Array) -> str:
     """Return the name of the dtype, the same for every framework: 'float32', 'int64', ..."""
-    return _name_of(type(array.dtype), array.dtype)
+    return _name_of(type(array.dtype).__module__, array.dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def _name_of(kind: Hashable, dtype: Any) -> str:
-    # The type keeps dtypes of different libraries apart, some of which warn when they are compared.
-    del kind
+def _name_of(library: str, dtype: Any) -> str:
+    # The name keeps dtypes of different libraries apart, some of which warn when they are compared.
+    del library
     return str(dtype).rsplit(".", maxsplit=1)[-1]
 
 
