@@ -502,13 +502,13 @@ class TestNormaliser:
             f"beta must lie in [0, 1), got {beta}",
         )
 
-    @pytest.mark.parametrize("eps", [-1e-9, np.nan])
+    @pytest.mark.parametrize("eps", [-1e-9, np.nan, np.inf])
     def test_eps(self, eps: float) -> None:
         state = mojd.init_normaliser(3)
         check(
             lambda: mojd.normalise(state, EYE, eps=eps),
             InvalidInputError,
-            f"eps must not be negative, got {eps}",
+            f"eps must be finite and not negative, got {eps}",
         )
 
     def test_state(self) -> None:

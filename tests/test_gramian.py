@@ -112,6 +112,21 @@ class TestNormaliser:
         mojd.normalise(state, gramian)
         assert np.array_equal(state.mean_square, kept)
 
+    def test_a_state_of_any_layout(self) -> None:
+        """The kernel reads a plain average as it lies in memory; all others must be copied first."""
+        gramian, average = np.diag([4.0, 9.0, 16.0]), np.array([1.0, 2.0, 3.0])
+        scales, after = mojd.normalise(NormaliserState(average, 2), gramian, beta=0.5)
+        spread = np.full(6, np.nan)
+        spread[::2] = average
+        read_only = average.copy()
+        read_only.flags.writeable = False
+        for other in (spread[::2], average[::-1].copy()[::-1], read_only, average.astype(np.float32)):
+            before = other.copy()
+            same, state = mojd.normalise(NormaliserState(other, 2), gramian, beta=0.5)
+            np.testing.assert_allclose(same, scales, rtol=1e-15)
+            np.testing.assert_allclose(state.mean_square, after.mean_square, rtol=1e-15)
+            assert np.array_equal(other, before)
+
     def test_only_the_diagonal_counts(self) -> None:
         state = mojd.init_normaliser(2)
         one, _ = mojd.normalise(state, [[4.0, 1.0], [1.0, 9.0]])

@@ -25,5 +25,5 @@ def update_scales(G, average, new_average, scales, beta, correction, eps):
     for i in range(G.shape[0]):
         new_average[i] = beta * average[i] + (1.0 - beta) * G[i, i]
         square = new_average[i] / correction + eps
-        scales[i] = 1.0 / math.sqrt(square) if square > 0.0 else 0.0
+        scales[i] = 1.0 / math.sqrt(square) if square > 0.0 else 0.0 * square
     return True

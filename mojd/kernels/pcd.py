@@ -56,6 +56,7 @@ def pcd_pairs(G, tau, scales, w, status, tolerance):
         a, c, row, column = G[i, 0], G[i + 1, 1], G[i, 1], G[i + 1, 0]
         q = linear_term(c, 0.5 * (row + column), tau[t], scales[s], scales[s + 1])
         sound = is_in_range(a) & is_in_range(c) & is_pair_sound(a, c, row, column, tolerance)
+        sound &= (q == 0.0) | is_in_range(abs(q))
         w[i] = scales[s]
         w[i + 1] = -q / c if q < 0.0 else 0.0
         status[b] = OPTIMAL if sound else UNSETTLED
@@ -74,6 +75,7 @@ def pcd_triples(G, tau, scales, w, status, tolerance):
         sound &= is_pair_sound(c, d, G[j, 2], G[k, 1], tolerance)
         p = linear_term(c, 0.5 * (G[i, 1] + G[j, 0]), tau[t], scales[s], scales[s + 1])
         q = linear_term(d, 0.5 * (G[i, 2] + G[k, 0]), tau[t + 1], scales[s], scales[s + 2])
+        sound &= ((p == 0.0) | is_in_range(abs(p))) & ((q == 0.0) | is_in_range(abs(q)))
         x, y, settled = solve_pair(c, d, 0.5 * (G[j, 2] + G[k, 1]), p, q)
         w[i], w[j], w[k] = scales[s], x, y
         status[b] = OPTIMAL if sound & settled else UNSETTLED
@@ -105,6 +107,8 @@ def pcd_tableau(G, tau, scales, w, tolerance, tiny, floats, inner_floats):
         scale[j] = diagonal[j + 1]
         product = 0.5 * (G[0, j + 1] + G[j + 1, 0])
         q[j] = linear_term(G[j + 1, j + 1], product, tau[j], scales[0], scales[j + 1])
+        # Beside a zero square, products are underflow.
+        q[j] = 0.0 if G[j + 1, j + 1] == 0.0 else q[j]
         for i in range(K - 1):
             A[j, i] = full[j + 1, i + 1]
     w[0] = scales[0]

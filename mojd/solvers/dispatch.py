@@ -78,7 +78,7 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
     """
     if type(problem) is not NNQP:
         raise _not_a_problem(problem)
-    if problem.is_plain and solver == "auto" and threads == 1:
+    if problem.is_plain and solver == "auto" and threads == 1 and nonfinite in ("raise", "propagate"):
         linear = problem.linear
         x = np.empty(problem.size)
         solve_one, floats, integers = scalar_solver(problem.size)

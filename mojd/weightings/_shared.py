@@ -38,6 +38,11 @@ def plain_gramian(gramian: Any) -> tuple[FloatArray, Precision] | None:
     return plain if len(shape) == 2 and shape[0] == shape[1] and shape[0] else None
 
 
+def is_ordinary_call(solver: str, threads: int, nonfinite: str) -> bool:
+    """Whether a method's options leave the short path open."""
+    return solver == "auto" and threads == 1 and nonfinite in ("raise", "propagate")
+
+
 def like_plain(weights: FloatArray, gramian: Any) -> Array:
     """Return weights such as a Gramian that :func:`plain_gramian` accepted."""
     if type(gramian) is np.ndarray and gramian.dtype is _FLOAT64:

@@ -11,7 +11,16 @@ from mojd.certificates import power_of_two
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, check_values, finish, like_plain, plain_gramian, solved, view
+from mojd.weightings._shared import (
+    View,
+    check_values,
+    finish,
+    is_ordinary_call,
+    like_plain,
+    plain_gramian,
+    solved,
+    view,
+)
 
 
 def mgda_problem(gramian: Any) -> NNQP:
@@ -96,7 +105,7 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
     >>> mojd.mgda([[4.0, 0.0], [0.0, 1.0]])
     array([0.2, 0.8])
     """
-    plain = plain_gramian(gramian) if solver == "auto" and threads == 1 else None
+    plain = plain_gramian(gramian) if is_ordinary_call(solver, threads, nonfinite) else None
     if plain is not None and fused.is_gramian(*plain):
         values, precision = plain
         shifted = _problem(View(values, values, np))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,14 +91,14 @@ def normalise(
     >>> scales
     array([0.5, 2. ])
     """
-    if 0.0 <= beta < 1.0 and eps >= 0.0:
+    if type(beta) is float and type(eps) is float and 0.0 <= beta < 1.0 and 0.0 <= eps < math.inf:
         updated = _plain(state, gramian, beta, eps)
         if updated is not None:
             return updated
     if not 0.0 <= beta < 1.0:
         raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
-    if not eps >= 0.0:
-        raise InvalidInputError(f"eps must not be negative, got {eps!r}")
+    if not 0.0 <= eps < math.inf:
+        raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
     matrix = as_array(gramian, "gramian")
     check_gramian_shape(matrix)
     average = state.mean_square

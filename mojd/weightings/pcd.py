@@ -27,6 +27,7 @@ from mojd.weightings._shared import (
     beside,
     check_values,
     finish,
+    is_ordinary_call,
     like_plain,
     plain_gramian,
     solved,
@@ -108,6 +109,8 @@ def _problem(gramian: View, tau: Array, scales: Array) -> NNQP:
     column = 0.5 * (gramian.values[..., 1:, 0] + gramian.values[..., 0, 1:])
     squares = gramian.xp.linalg.diagonal(gramian.values)[..., 1:]
     linear = scales[..., :1] * column - tau * (scales[..., 1:] * squares)
+    # Beside a zero square, products are underflow.
+    linear = gramian.xp.where(squares == 0.0, gramian.xp.zeros_like(linear), linear)
     return NNQP(gramian.original[..., 1:, 1:], linear)
 
 
@@ -206,7 +209,7 @@ def pcd(
     [-0.0098  0.583 ]
     [-0.3562  0.783 ]
     """
-    if type(tau) is float and 0.0 <= tau <= 1.0 and solver == "auto" and threads == 1:
+    if type(tau) is float and 0.0 <= tau <= 1.0 and is_ordinary_call(solver, threads, nonfinite):
         weights = _plain(gramian, tau, scales, bool(rescale))
         if weights is not None:
             return like_plain(weights, gramian)

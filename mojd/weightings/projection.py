@@ -16,6 +16,7 @@ from mojd.weightings._shared import (
     beside,
     check_values,
     finish,
+    is_ordinary_call,
     like_plain,
     minimisers,
     plain_gramian,
@@ -122,7 +123,7 @@ def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite
     array([[1. , 0.5],
            [1. , 1. ]])
     """
-    if solver == "auto" and threads == 1:
+    if is_ordinary_call(solver, threads, nonfinite):
         projected = _plain(U, G)
         if projected is not None:
             return projected
@@ -225,7 +226,8 @@ def dualproj(
     >>> mojd.dualproj([[1.0, -2.0], [-2.0, 5.0]])
     array([1. , 0.5])
     """
-    plain = plain_gramian(gramian) if pref_vector is None and solver == "auto" and threads == 1 else None
+    ordinary = pref_vector is None and is_ordinary_call(solver, threads, nonfinite)
+    plain = plain_gramian(gramian) if ordinary else None
     if plain is not None:
         x = fused.solve_plain(plain[0], plain[0].sum(axis=-1), plain[1], bounded=True)
         if x is not None:

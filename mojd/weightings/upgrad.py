@@ -17,6 +17,7 @@ from mojd.weightings._shared import (
     check_statuses,
     check_values,
     finish,
+    is_ordinary_call,
     like_plain,
     plain_gramian,
     solved,
@@ -128,7 +129,7 @@ def upgrad(
     >>> bool((J @ (J.T @ w) >= -1e-12).all())
     True
     """
-    if pref_vector is None and solver == "auto" and threads == 1:
+    if pref_vector is None and is_ordinary_call(solver, threads, nonfinite):
         plain = plain_gramian(gramian)
         weights = None if plain is None else fused.upgrad_plain(plain[0], uniform(len(plain[0])), plain[1])
         if weights is not None:

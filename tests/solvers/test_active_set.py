@@ -42,6 +42,19 @@ class TestBlockExchange:
             assert solution.status == Status.OPTIMAL
             assert exact.direction_error(solution.x, truth.x, gramian) <= 1e-13
 
+    @pytest.mark.parametrize(
+        ("family", "k", "term"), [("integers_rank_deficient", 16, 8), ("ties", 32, 1)], ids=["16", "32"]
+    )
+    def test_where_the_tableau_cycles(self, family: str, k: int, term: int) -> None:
+        """Always exchanging the most infeasible index goes round here: it stops at 3K pivots."""
+        rng = np.random.default_rng(0)
+        sample = FAMILIES[family].sample(k, rng)
+        _, q = list(linear_terms(sample, rng))[term]
+        solution = mojd.solve(NNQP(sample.gramian, q), "active_set")
+        assert solution.status == Status.OPTIMAL
+        assert solution.iterations > 3 * k
+        assert certify.kkt_residual(sample.gramian, q, solution.x) <= 1e-12
+
     @pytest.mark.parametrize("k", [20, 100, 300])
     def test_it_takes_a_handful_of_iterations(self, k: int) -> None:
         gramian = symmetric_gramian(np.random.default_rng(k).standard_normal((k, 2 * k)))
@@ -117,6 +130,64 @@ class TestRank:
                     solution = mojd.solve(NNQP(gramian, q), "active_set")
                     assert solution.status == Status.OPTIMAL
                     assert certify.kkt_residual(gramian, q, solution.x) <= 3e-8
+
+
+class TestRefinement:
+    """Problems with known solutions: G, x, s and so q = s − G·x hold in float64 without rounding."""
+
+    @staticmethod
+    def problems(k: int, rows: int, gap: float) -> tuple[Floats, Floats, Floats]:
+        """Pairs of rows about `gap` apart; both of a pair are passive in every other problem."""
+        rng = np.random.default_rng(k)
+        half = rng.integers(-1, 2, ((k + 1) // 2, 2 * k)).astype(float)
+        pairs = np.stack([half, half + gap * rng.integers(-1, 2, half.shape)], axis=1)
+        gramian = symmetric_gramian(pairs.reshape(-1, 2 * k)[:k])
+        passive = rng.integers(0, 2, (rows, k)) == 1
+        passive[::2] = np.repeat(passive[::2, ::2], 2, axis=1)[:, :k]
+        passive[1::2, 1::2] = False
+        x = np.where(passive, rng.integers(1, 8, (rows, k)), 0).astype(float)
+        slack = np.where(passive, 0, rng.integers(1, 8, (rows, k)))
+        return gramian, slack - x @ gramian, x
+
+    @pytest.mark.parametrize("rows", [1, 2, 21])
+    @pytest.mark.parametrize("k", [5, 16, 17, 32, 33, 40])
+    def test_ill_conditioned_blocks_cost_no_digit(self, k: int, rows: int) -> None:
+        """Relative pivots of 1e-5: a step with an accurate residual takes an error of 1e-11 below one ulp.
+
+        In every other problem, no pivot is small: those need no refinement, and may lose two digits.
+        """
+        gramian, linear, truth = self.problems(k, rows, 2.0**-8)
+        raw = solve(gramian[None], linear[None])
+        assert (raw.status == codes.OPTIMAL).all()
+        alone = np.array([mojd.solve(NNQP(gramian, q)).x for q in linear])
+        for x in (raw.x[0], alone):
+            np.testing.assert_allclose(x[::2], truth[::2], rtol=2.0**-52, atol=0)
+            np.testing.assert_allclose(x[1::2], truth[1::2], rtol=100 * 2.0**-52, atol=0)
+
+    @pytest.mark.parametrize("rows", [1, 12])
+    @pytest.mark.parametrize("k", [5, 9, 17])
+    def test_nearly_dependent_blocks(self, k: int, rows: int) -> None:
+        """Relative pivots of 1e-10 are left to the general solver: an error of 1e-6 takes both steps."""
+        gramian, linear, truth = self.problems(k, rows, 2.0**-16)
+        raw = solve(gramian[None], linear[None])
+        assert (raw.status == codes.OPTIMAL).all()
+        np.testing.assert_allclose(raw.x[0, ::2], truth[::2], rtol=2.0**-52, atol=0)
+
+    def test_a_factor_that_many_exchanges_have_worn(self) -> None:
+        """Relative pivots of 1e-11: after 27 exchanges, steps with the old factor no longer converge."""
+        gramian, linear, truth = self.problems(32, 21, 2.0**-18)
+        raw = solve(gramian[None], linear[None])
+        assert (raw.status == codes.OPTIMAL).all()
+        np.testing.assert_allclose(raw.x[0, ::2], truth[::2], rtol=2.0**-52, atol=0)
+
+    @pytest.mark.parametrize("k", [17, 40])
+    def test_lanes_are_refined_on_their_own(self, k: int) -> None:
+        """Which problems lie side by side depends on the threads, and must not change a bit."""
+        gramian, linear, _ = self.problems(k, 21, 2.0**-8)
+        linear = linear + np.random.default_rng(0).uniform(0.0, 0.1, linear.shape)
+        expected = solve(gramian[None], linear[None])
+        for threads in (2, 3, 21):
+            assert np.array_equal(solve(gramian[None], linear[None], threads).x, expected.x)
 
 
 class TestRays:

@@ -129,6 +129,51 @@ class TestConstraints:
         many = mojd.pcd(np.stack([gramian] * 5), 0.3, scales=scales[0])
         np.testing.assert_allclose(many, [mojd.pcd(gramian, 0.3, scales=scales[0])] * 5, rtol=1e-13)
 
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    @pytest.mark.parametrize("own_scales", [False, True], ids=["shared scales", "own scales"])
+    @pytest.mark.parametrize("own_tau", [False, True], ids=["shared tau", "own tau"])
+    @pytest.mark.parametrize("k", [2, 3, 5])
+    def test_every_gramian_keeps_its_own_options(
+        self, k: int, own_tau: bool, own_scales: bool, threads: int
+    ) -> None:
+        """In pieces for threads, and where some come back: zero rows, and constraints that contradict."""
+        rng = np.random.default_rng(k)
+        jacobians = rng.integers(-9, 10, (9, k, 2 * k)).astype(float)
+        jacobians[[2, 5, 6], -1] = jacobians[[2, 5, 6], -2] * [[2.0], [-3.0], [1.0]]
+        jacobians[[3, 8], 0] = -jacobians[[3, 8], -1]
+        jacobians[4, 0] = 0.0
+        gramians = np.stack([symmetric_gramian(jacobian) for jacobian in jacobians])
+        tau = rng.integers(1, 9, (9, k - 1) if own_tau else k - 1) / 8
+        scales = 2.0 ** rng.integers(-3, 4, (9, k) if own_scales else k)
+        weights = mojd.pcd(gramians, tau, scales=scales, threads=threads)
+        taus, sizes = np.broadcast_to(tau, (9, k - 1)), np.broadcast_to(scales, (9, k))
+        seen = set()
+        for gramian, t, s, w in zip(gramians, taus, sizes, weights, strict=True):
+            truth = exact.pcd(gramian, t, s)
+            seen.add(truth.feasible)
+            assert w[0] == s[0]
+            floor = exact.rounding_floor(truth.weights, gramian)
+            assert exact.direction_error(w, truth.weights, gramian) <= 1e-12 + 10 * floor
+        assert seen == ({True} if k == 2 else {True, False})
+        rescaled = mojd.pcd(gramians, tau, scales=scales, rescale=True, threads=threads)
+        for gramian, w, r in zip(gramians, weights, rescaled, strict=True):
+            length = float(w @ gramian @ w) ** 0.5
+            np.testing.assert_allclose(r, w * (gramian[0, 0] ** 0.5 / length), rtol=1e-12)
+
+    @pytest.mark.parametrize("k", [32, 33, 34, 40])
+    def test_on_both_sides_of_the_largest_tableau(self, k: int) -> None:
+        """Alone and in a batch: weights meet the conditions of their problem, whoever solves it."""
+        gramians = np.stack(
+            [symmetric_gramian(np.random.default_rng(i).standard_normal((k, 2 * k))) for i in range(3)]
+        )
+        together = mojd.pcd(gramians, 0.3)
+        for gramian, weights in zip(gramians, together, strict=True):
+            problem = mojd.pcd_problem(gramian, 0.3)
+            for w in (weights, mojd.pcd(gramian, 0.3)):
+                assert w[0] == 1.0
+                assert (w[1:] > 0).sum() >= k // 4
+                assert certify.kkt_residual(problem.gramian, problem.linear, w[1:]) <= 1e-13
+
     @pytest.mark.parametrize("tau", [0, 1, np.float64(0.5), np.float32(0.5), np.array(0.25), np.int64(1)])
     def test_numbers_of_any_kind(self, tau: Any) -> None:
         gramian = symmetric_gramian(np.random.default_rng(2).standard_normal((3, 6)))
@@ -179,6 +224,27 @@ class TestInfeasible:
             gramian = np.zeros((k, k))
             gramian[0, 0] = 4.0
             assert mojd.pcd(gramian, 0.5).tolist() == [1.0] + [0.0] * (k - 1)
+
+    @pytest.mark.parametrize("k", [3, 4, 40])
+    def test_nothing_is_asked_of_a_gradient_whose_square_underflows(self, k: int) -> None:
+        """Its products with others may be left; they must not make the problem infeasible."""
+        gramian = np.zeros((k, k), dtype=np.float32)
+        gramian[:-1, :-1] = symmetric_gramian(np.random.default_rng(k).standard_normal((k - 1, 2 * k)))
+        gramian[0, -1] = gramian[-1, 0] = -1e-22
+        weights = mojd.pcd(gramian, 0.3)
+        assert weights[-1] == 0.0
+        np.testing.assert_allclose(weights[:-1], mojd.pcd(gramian[:-1, :-1], 0.3), rtol=1e-5)
+
+    @pytest.mark.parametrize("k", [4, 9, 33, 34])
+    def test_gradients_that_float32_makes_dependent(self, k: int) -> None:
+        """Rounding leaves pivots of 1e-7 on dependent rows; weights must not follow them."""
+        jacobian = np.random.default_rng(k).standard_normal((k, 3)).astype(np.float32)
+        single = jacobian @ jacobian.T
+        weights = mojd.pcd(single, 0.0)
+        assert np.abs(weights).max() < 1e3
+        double = jacobian.astype(float)
+        expected = double.T @ mojd.pcd(symmetric_gramian(double), 0.0)
+        assert np.linalg.norm(double.T @ weights - expected) <= 1e-3 * np.linalg.norm(double[0])
 
     def test_synthetic_feasibility(self) -> None:
         """The paper found none of 1785 synthetic problems infeasible: n > K gradients in general position."""
@@ -270,6 +336,47 @@ class TestScales:
         gramian = symmetric_gramian(np.random.default_rng(0).standard_normal((3, 5)))
         weights = mojd.pcd(gramian, 0.5, scales=[0.0, 0.0, 0.0])
         assert weights.tolist() == [0.0, 0.0, 0.0]
+
+    @pytest.mark.parametrize("k", [2, 3, 6])
+    def test_scales_of_any_layout(self, k: int) -> None:
+        """Kernels read plain arrays as they lie in memory; all others must be copied first."""
+        rng = np.random.default_rng(k)
+        gramian, scales = symmetric_gramian(rng.standard_normal((k, k + 1))), 2.0 ** rng.integers(-9, 10, k)
+        expected = mojd.pcd(gramian, 0.4, scales=scales)
+        spread = np.repeat(scales, 2)
+        spread[1::2] = np.nan
+        read_only = scales.copy()
+        read_only.flags.writeable = False
+        single, backwards = scales.astype(np.float32), scales[::-1].copy()[::-1]
+        for given_scales in (spread[::2], read_only, single, backwards, scales.tolist()):
+            np.testing.assert_allclose(mojd.pcd(gramian, 0.4, scales=given_scales), expected, rtol=1e-13)
+
+    @pytest.mark.parametrize(
+        ("bad", "error"),
+        [(-1.0, mojd.InvalidInputError), (np.nan, mojd.NonFiniteError), (np.inf, mojd.NonFiniteError)],
+    )
+    @pytest.mark.parametrize("k", [2, 3, 5])
+    def test_plain_arrays_are_looked_at_too(self, k: int, bad: float, error: type[Exception]) -> None:
+        """They go to the kernels as they are, which must notice what can be no scale."""
+        gramian, scales = symmetric_gramian(np.random.default_rng(k).standard_normal((k, k + 1))), np.ones(k)
+        for i in range(k):
+            spoilt = scales.copy()
+            spoilt[i] = bad
+            with pytest.raises(error, match=rf"scales .*{bad}.*\({i},\)"):
+                mojd.pcd(gramian, 0.4, scales=spoilt)
+
+    @pytest.mark.parametrize("exponent", [-900, -600, 600, 900])
+    @pytest.mark.parametrize("k", [2, 3, 4])
+    def test_scales_of_any_size(self, k: int, exponent: int) -> None:
+        """Weights are proportional to the scales, and formulas must notice where they overflow."""
+        jacobian = np.random.default_rng(k).standard_normal((k, 2 * k))
+        jacobian[1:] -= 0.5 * jacobian[0]
+        for size in (2.0**-30, 1.0, 2.0**30):
+            gramian = symmetric_gramian(size * jacobian)
+            expected = mojd.pcd(gramian, 0.3)
+            assert (expected[1:] > 0).any()
+            weights = mojd.pcd(gramian, 0.3, scales=np.full(k, 2.0**exponent))
+            np.testing.assert_allclose(np.ldexp(weights, -exponent), expected, rtol=1e-13)
 
     def test_algorithm_1(self) -> None:
         """EMA → QP → rescale, as a training loop would call it."""

@@ -132,3 +132,36 @@ class TestProblem:
         assert many.shape == (4, 3)
         for i in range(4):
             np.testing.assert_allclose(many[i], mojd.upgrad(gramians[0], preferences[i]), rtol=1e-13)
+
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    @pytest.mark.parametrize("k", [2, 3, 5, 16, 17])
+    def test_every_gramian_keeps_its_own_preferences(self, k: int, threads: int) -> None:
+        """In pieces for threads, and where some come back: other units, zero rows, near duplicates."""
+        rng = np.random.default_rng(k)
+        jacobians = rng.integers(-9, 10, (7, k, 2 * k)).astype(float)
+        jacobians[1, 0] = 0.0
+        jacobians[2, -1] = -jacobians[2, 0]
+        gramians = np.stack([symmetric_gramian(jacobian) for jacobian in jacobians])
+        gramians[3:5] *= np.array([2.0**600, 2.0**-600])[:, None, None]
+        for i, seed in ((5, 2), (6, 5)):
+            gramians[i] = FAMILIES["near_duplicates_grid"].sample(k, np.random.default_rng(seed)).gramian
+        preferences = rng.integers(1, 9, (7, k)) / 8
+        weights = mojd.upgrad(gramians, preferences, threads=threads)
+        for gramian, preference, w in zip(gramians, preferences, weights, strict=True):
+            if k <= 5:
+                truth = exact.upgrad(gramian, preference)
+                floor = exact.rounding_floor(truth, gramian)
+                assert exact.direction_error(w, truth, gramian) <= 1e-12 + 10 * floor
+            np.testing.assert_allclose(w, mojd.upgrad(gramian, preference), rtol=1e-12)
+
+    @pytest.mark.parametrize("k", [16, 17, 32, 33, 34])
+    def test_on_both_sides_of_the_sizes_that_kernels_take(self, k: int) -> None:
+        """Alone, in a batch and by way of its own problems: K gradients have the same projections."""
+        gramians = np.stack(
+            [symmetric_gramian(np.random.default_rng(i).standard_normal((k, 2 * k))) for i in range(3)]
+        )
+        expected = mojd.upgrad(gramians, solver="active_set")
+        np.testing.assert_allclose(mojd.upgrad(gramians), expected, rtol=1e-12)
+        for gramian, weights in zip(gramians, expected, strict=True):
+            assert (weights > 1 / k).all()
+            np.testing.assert_allclose(mojd.upgrad(gramian), weights, rtol=1e-12)
