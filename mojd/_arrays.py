@@ -87,6 +87,13 @@ def as_array(value: Any, name: str) -> Array:
             value = np.asarray(value)
         except ValueError as error:
             raise InvalidTypeError(f"{name} is a nested sequence of uneven lengths: {error}") from None
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidTypeError(
+            f"{name} is a masked array of shape {value.shape}: there is no weight for a gradient that is "
+            "partly unknown; fill it first, or leave the objective out"
+        )
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
     if _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer):
         raise InvalidTypeError(
             f"{name} is a traced JAX value of shape {tuple(value.shape)}: mojd needs concrete arrays, so "

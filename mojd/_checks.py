@@ -25,7 +25,7 @@ def check_nonfinite(nonfinite: str) -> None:
 
 def check_threads(threads: int) -> None:
     """Raise unless `threads` is a positive integer."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
         raise InvalidInputError(f"threads must be an integer of at least 1, got {threads!r}")
 
 
@@ -73,15 +73,16 @@ def _first(mask: Any) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
-def check_finite(values: FloatArray, name: str) -> None:
+def check_finite(
+    values: FloatArray, name: str, advice: str = "pass nonfinite='propagate' to get NaN instead of this error"
+) -> None:
     """Raise if `values` holds NaN or infinity, and say where."""
     finite = np.isfinite(values)
     if not finite.all():
         index = _first(~finite)
         raise NonFiniteError(
             f"{name} of shape {values.shape} holds {values[index]} at index {index} "
-            f"({int((~finite).sum())} such entries); pass nonfinite='propagate' to get NaN weights instead "
-            "of this error"
+            f"({int((~finite).sum())} such entries); {advice}"
         )
 
 
@@ -120,10 +121,24 @@ def check_gramian_values(gramian: FloatArray, name: str, tolerance: float, tiny:
         )
 
 
+def refuse_indefinite(gramian: FloatArray, name: str) -> None:
+    """Raise the error for a Gramian that a solver found to be indefinite, pairs of rows being fine."""
+    gramian = np.where(np.isfinite(gramian).all(axis=(-2, -1), keepdims=True), gramian, 0.0)
+    norms = np.sqrt(np.diagonal(gramian, axis1=-2, axis2=-1))
+    norms = np.where(norms > 0, norms, 1.0)
+    smallest = np.linalg.eigvalsh(gramian / norms[..., :, None] / norms[..., None, :])[..., 0]
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmin(smallest)), smallest.shape))
+    where = f" at index {index}" if index else ""
+    raise InvalidInputError(
+        f"{name} of shape {gramian.shape} is not positive semi-definite: scaled to a diagonal of 1, the "
+        f"matrix{where} has the eigenvalue {float(smallest[index]):.3g}; check that it is J @ J.T"
+    )
+
+
 def check_nonnegative(array: Array, name: str, meaning: str) -> None:
     """Raise if a CPU array of weights or scales has a negative or non-finite entry."""
     values = to_float64(array)
-    check_finite(values, name)
+    check_finite(values, name, meaning)
     if (values < 0).any():
         index = _first(values < 0)
         raise InvalidInputError(

@@ -155,7 +155,8 @@ class Solution:
     """Hold the minimisers of an :class:`NNQP`, and certify them.
 
     Everything but `x`, `status` and `iterations` is computed on first use, in float64 from
-    (G, q, x) and by the same formulas whichever solver found x. Arrays have the namespace and the
+    (G, q, x) and by the same formulas whichever solver found x. Nothing is copied for that: read
+    what you need before you overwrite the Gramian, the linear term or `x`. Arrays have the namespace and the
     device of the problem's Gramian, floating-point ones its dtype as well, except for the
     certificates, which stay in float64. For a single problem, certificates are numbers.
 

@@ -532,3 +532,66 @@ class TestNormaliser:
             "gramian must have shape (..., K, K)",
         )
         check(lambda: mojd.normalise(state, "G"), InvalidTypeError, "gramian must hold real numbers")
+
+
+class TestWhatLooksRight:
+    def test_masked_arrays(self) -> None:
+        masked = np.ma.masked_less([[2.0, 1.0], [1.0, 2.0]], 1.5)
+        check(lambda: mojd.upgrad(masked), InvalidTypeError, "gramian is a masked array of shape (2, 2)")
+
+    def test_bytes_in_the_other_order_are_numbers(self) -> None:
+        swapped = np.array([[2.0, -1.0], [-1.0, 3.0]]).astype(">f8")
+        assert mojd.upgrad(swapped).tolist() == mojd.upgrad(swapped.astype("<f8")).tolist()
+
+    def test_arguments_of_normalise_in_the_wrong_order(self) -> None:
+        swapped: Any = EYE
+        state = mojd.init_normaliser(3)
+        message = "got ndarray; the call is scales, state ="
+        check(lambda: mojd.normalise(swapped, state), InvalidTypeError, message)
+
+    @pytest.mark.parametrize("kind", [np.asarray, np.float32, np.ndarray.tolist])
+    def test_a_negative_square_in_normalise(self, kind: Any) -> None:
+        state, gramian = mojd.init_normaliser(2), kind(np.array([[-1.0, 0.0], [0.0, 1.0]]))
+        check(lambda: mojd.normalise(state, gramian), InvalidInputError, "negative diagonal entry -1.0")
+
+    def test_options_that_do_not_go_together(self) -> None:
+        tau, scales = np.full((4, 1), 0.1), np.ones((3, 2))
+        check(
+            lambda: mojd.pcd(np.eye(2), tau, scales=scales),
+            InvalidInputError,
+            "axes of tau and scales do not",
+        )
+
+    def test_a_weighting_that_returns_too_few_weights(self) -> None:
+        check(
+            lambda: mojd.aggregate(np.ones((3, 5)), lambda gramian: gramian[0, :2]),
+            InvalidInputError,
+            "weights of shape (2,) for a jacobian of shape (3, 5)",
+        )
+
+    def test_the_argument_that_holds_nan_is_named(self) -> None:
+        check(lambda: mojd.project([np.nan, 1.0, 1.0], EYE), NonFiniteError, "U of shape (3,) holds nan")
+        check(lambda: mojd.pcd(EYE, scales=[1.0, np.nan, 1.0]), NonFiniteError, "it must be >= 0")
+
+    def test_integers_of_numpy(self) -> None:
+        two: Any = np.int64(2)
+        assert mojd.upgrad(np.stack([EYE] * 3), threads=two).shape == (3, 3)
+        assert mojd.init_normaliser(two).mean_square.shape == (2,)
+
+    @pytest.mark.parametrize("name", ["upgrad", "dualproj", "mgda", "pcd"])
+    def test_options_are_looked_at_for_plain_arrays_too(self, name: str) -> None:
+        method = getattr(mojd, name)
+        check(lambda: method(np.eye(2), nonfinite="typo"), InvalidInputError, "nonfinite")
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-3, 1.0, 100.0])
+def test_half_precision_is_enough_for_aggregate(size: float) -> None:
+    """Squares of float16 gradients underflow or overflow: the Gramian must not be rounded to it."""
+    jacobian = np.array([[1.0, 0.0, 0.0], [-20.0, 1.0, 0.0], [-3.0, 0.0, 5.0]])
+    half = (size * jacobian).astype(np.float16)
+    direction = mojd.aggregate(half, "upgrad")
+    assert direction.dtype == np.float16
+    expected = mojd.aggregate(half.astype(float), "upgrad")
+    np.testing.assert_allclose(
+        direction.astype(float), expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max()
+    )

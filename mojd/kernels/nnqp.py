@@ -11,9 +11,9 @@ from mojd.kernels.compiling import entry_point
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.factor import rank_noise, suspect_pivot
 from mojd.kernels.linear_term import answer_at_once, normalise_linear
-from mojd.kernels.scalar import solve_equilibrated, write_solution
+from mojd.kernels.scalar import solve_equilibrated, solve_indefinite, write_solution
 from mojd.kernels.signatures import COUNTS, MATRIX, VECTOR
-from mojd.kernels.status import OPTIMAL, UNSETTLED
+from mojd.kernels.status import MAX_ITER, NOT_PSD, OPTIMAL, UNSETTLED
 from mojd.kernels.tableau import solve_tableau
 from mojd.kernels.workspace import LARGEST_TABLEAU, matrix, padded, tableau_arrays
 
@@ -54,8 +54,14 @@ def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
             x[j] *= scale[j] * magnitude
         return OPTIMAL + 256 * iterations
     general, _ = matrix(floats, at, K + 9, padded(K))
-    code, m, more = solve_equilibrated(
-        A, linear, general, integers[: 2 * K + 2].reshape(2, K + 1), bounded, noise
-    )
+    indices = integers[: 2 * K + 2].reshape(2, K + 1)
+    code, m, more = solve_equilibrated(A, linear, general, indices, bounded, noise)
+    iterations += more
+    if code == MAX_ITER:
+        code, m, more = solve_indefinite(A, linear, general, indices, bounded, noise)
+        iterations += more
+    if code == NOT_PSD:
+        x[:] = math.nan
+        return code
     write_solution(general[0], integers, m, code, scale, magnitude, x)
-    return code + 256 * (iterations + more)
+    return code + 256 * iterations

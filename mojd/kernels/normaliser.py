@@ -14,12 +14,14 @@ from mojd.kernels.signatures import MATRIX, VECTOR
 def update_scales(G, average, new_average, scales, beta, correction, eps):
     """Write v' = β·v + (1 − β)·diag G and s = 1/√(v'/correction + ε), which is 0 where that is 1/0.
 
-    Returns False, and leaves the rest undone, if G is not finite.
+    Returns False, and leaves the rest undone, if G is not finite or has a negative diagonal.
     """
     check = 0.0
     for i in range(G.shape[0]):
         for j in range(G.shape[0]):
             check += G[i, j] * 0.0
+        if G[i, i] < 0.0:
+            return False
     if not math.isfinite(check):
         return False
     for i in range(G.shape[0]):

@@ -6,15 +6,17 @@ from mojd.kernels.active_set import OUT, active_set, drop
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import REFINE_PIVOT, append, is_dependent, solve
-from mojd.kernels.gradient import VIOLATION, accurate_slack, noise
+from mojd.kernels.gradient import NOISE, VIOLATION, accurate_slack, noise
 from mojd.kernels.guess import guess
 from mojd.kernels.shrink import shrink
-from mojd.kernels.status import INFEASIBLE, OPTIMAL
+from mojd.kernels.status import INFEASIBLE, MAX_ITER, NOT_PSD, OPTIMAL
 
 # Most steps of refinement; each gains at least a digit on what passes the rank test.
 STEPS = 8
 # A change below this part of the largest entry is rounding.
 ROUNDING = 2.0**-54
+# A slack below this, relative to its terms, is no solution.
+GROSS = 1e-6
 # How often refinement may send an index out of the passive set.
 ATTEMPTS = 4
 
@@ -107,7 +109,8 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
     The rows of A, q and of `floats` (K + 9 of them) are padded to whole vectors, with 0 in A and q.
     `rank_noise` is what rounding can do to an entry of A; see :func:`mojd.kernels.factor.null_noise`.
     `floats` and `integers` (2, K + 1) are work space, modified in place. Returns (status, m,
-    iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m].
+    iterations); the solution (or ray) is floats[0, :m] at indices integers[0, :m]. MAX_ITER means that
+    there is none, which a positive semi-definite A excludes.
     """
     K, padded, slack, dense = A.shape[0], q, floats[7], floats[8]
     q, s, w, z = padded[:K], slack[:K], floats[4, :K], floats[3, :K]
@@ -140,11 +143,32 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
             break
         m = kept
     clip(x, m)
-    if worst_slack(A, padded, passive, m, x, dense, slack) < -VIOLATION:
+    worst = worst_slack(A, padded, passive, m, x, dense, slack)
+    if worst < -VIOLATION:
         m = shrink(A, s, x, y, z, w, passive, m, state, U, inverse, rank_noise)
         refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
         clip(x, m)
-    return OPTIMAL, m, iterations
+        worst = worst_slack(A, padded, passive, m, x, dense, slack)
+    limit = 100.0 * rank_noise if 100.0 * rank_noise > GROSS else GROSS
+    return OPTIMAL if worst * NOISE >= -limit * noise(x, m) else MAX_ITER, m, iterations
+
+
+@inner
+def solve_indefinite(A, q, floats, integers, bounded, rank_noise):
+    """Solve what rounding, or worse, has made indefinite; modifies A. See :func:`solve_equilibrated`.
+
+    The diagonal is raised by what rounding can explain, first of an entry, then of K of them. If that
+    does not help, it is no Gramian.
+    """
+    K, raised = A.shape[0], 0.0
+    for shift in (rank_noise, K * rank_noise):
+        for j in range(K):
+            A[j, j] *= (1.0 + shift) / (1.0 + raised)
+        raised = shift
+        status, m, iterations = solve_equilibrated(A, q, floats, integers, bounded, rank_noise)
+        if status != MAX_ITER:
+            return status, m, iterations
+    return NOT_PSD, 0, iterations
 
 
 @inner

@@ -99,6 +99,8 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
         worst = int(raw.status.max(initial=0))
         if worst >= FIRST_REFUSAL or (nonfinite == "raise" and (raw.status == NONFINITE).any()):
             check_values(problem, nonfinite, precision)
+        if worst >= FIRST_REFUSAL:
+            _checks.refuse_indefinite(to_float64(problem.gramian), "gramian")
     else:
         check_values(problem, nonfinite, precision)
         raw = _solve_finite(chosen, flat, threads, precision)

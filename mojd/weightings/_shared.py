@@ -22,6 +22,7 @@ from mojd._arrays import (
     to_float64,
 )
 from mojd.errors import SolverError
+from mojd.kernels.status import FIRST_REFUSAL
 from mojd.qp import NNQP, Solution
 from mojd.solvers import solve
 from mojd.status import Status
@@ -135,6 +136,8 @@ def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
     if (status == Status.OPTIMAL).all():
         return
     check_values(gramian, nonfinite)
+    if (status >= FIRST_REFUSAL).any():
+        _checks.refuse_indefinite(gramian.values, "gramian")
     require_answers(status, "auto")
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mojd._arrays import Array, as_array, dtype_name, is_on_device, namespace, restore, to_numpy
 from mojd._checks import check_jacobian_shape
-from mojd.errors import InvalidTypeError
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.gramian import gramian
 from mojd.weightings._registry import get_weighting
 
@@ -35,7 +33,7 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
     Raises
     ------
     InvalidInputError
-        If the shape does not fit, or the weighting refuses the Gramian.
+        If the shape does not fit, the weighting refuses the Gramian, or does not return K weights.
     InvalidTypeError
         If `weighting` is neither callable nor a name.
 
@@ -53,11 +51,17 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
         raise InvalidTypeError(
             f"weighting must be a function from Gramians to weights or a name, got {type(weighting).__name__}"
         )
-    weights = weighting(gramian(rows), **options)
+    if dtype_name(rows) in ("float16", "bfloat16"):
+        # In half precision, the Gramian itself would underflow, overflow, and lose small conflicts.
+        xp = namespace(rows)
+        return restore(aggregate(xp.astype(rows, xp.float32), weighting, **options), rows)
+    weights = as_array(weighting(gramian(rows), **options), "the weights")
+    if weights.ndim == 0 or weights.shape[-1] != rows.shape[-2]:
+        raise InvalidInputError(
+            f"the weighting returned weights of shape {tuple(weights.shape)} for a jacobian of shape "
+            f"{tuple(rows.shape)}: it must return one weight per row"
+        )
     if is_on_device(rows):
         xp = namespace(rows)
         return restore(xp.sum(weights[..., None] * rows, axis=-2), rows)
-    values, factors = to_numpy(rows), to_numpy(as_array(weights, "the weights"))
-    if dtype_name(rows) in ("float16", "bfloat16"):
-        values, factors = values.astype(np.float32), factors.astype(np.float32)
-    return restore((factors[..., None, :] @ values)[..., 0, :], rows)
+    return restore((to_numpy(weights)[..., None, :] @ to_numpy(rows))[..., 0, :], rows)

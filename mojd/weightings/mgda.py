@@ -93,7 +93,8 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
 
     Notes
     -----
-    Invariant to the scale of J, dominated by its shortest rows. Cost: one pivoting solve.
+    Invariant to the scale of J, dominated by its shortest rows. Where the convex hull of rows that are
+    10⁸ times as long as the shortest contains 0, that is lost in rounding. Cost: one pivoting solve.
 
     References
     ----------

@@ -7,9 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import Array, as_array, is_array, is_on_device, namespace, restore, to_numpy
-from mojd._checks import check_gramian_shape, check_rows
-from mojd.errors import InvalidInputError
+from mojd._arrays import (
+    Array,
+    as_array,
+    is_array,
+    is_on_device,
+    namespace,
+    precision_of,
+    restore,
+    to_float64,
+    to_numpy,
+)
+from mojd._checks import check_gramian_shape, check_gramian_values, check_rows
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.solvers import fused
 from mojd.weightings._shared import plain_gramian
 
@@ -40,7 +50,7 @@ def init_normaliser(size: int) -> NormaliserState:
     >>> mojd.init_normaliser(2)
     NormaliserState(mean_square=array([0., 0.]), steps=0)
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise InvalidInputError(
             f"size must be the number of objectives, an integer of at least 1; got {size!r}"
         )
@@ -91,6 +101,11 @@ def normalise(
     >>> scales
     array([0.5, 2. ])
     """
+    if not isinstance(state, NormaliserState):
+        raise InvalidTypeError(
+            "state must come from mojd.init_normaliser or from mojd.normalise, got "
+            f"{type(state).__name__}; the call is scales, state = mojd.normalise(state, gramian)"
+        )
     if type(beta) is float and type(eps) is float and 0.0 <= beta < 1.0 and 0.0 <= eps < math.inf:
         updated = _plain(state, gramian, beta, eps)
         if updated is not None:
@@ -115,6 +130,8 @@ def normalise(
         values = to_numpy(matrix)
         squares = np.diagonal(values, axis1=-2, axis2=-1).astype(np.float64)
         finite = bool(np.isfinite(values).all())
+        if (squares < 0).any():
+            check_gramian_values(to_float64(values), "gramian", *precision_of(matrix))
     if not finite:
         return restore(_scales(xp, average, state.steps, beta, eps), _float64_like(matrix)), state
     steps = state.steps + 1

@@ -217,6 +217,7 @@ def pcd(
     _checks.check_threads(threads)
     matrix = view(gramian)
     taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
+    _checks.broadcast_batch(tuple(taus.shape[:-1]), tuple(sizes.shape[:-1]), "tau and scales")
     if matrix.xp is np and solver == "auto" and 2 <= matrix.size <= _SMALL:
         return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
     check_values(matrix, nonfinite)

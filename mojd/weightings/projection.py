@@ -130,6 +130,8 @@ def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite
     matrix = view(G)
     check_values(matrix, nonfinite)
     rows = _rows(U, matrix)
+    if nonfinite == "raise" and matrix.xp is np:
+        _checks.check_finite(rows, "U")
     solution = solved(_problem(rows, matrix), solver, threads, nonfinite)
     return finish(rows + minimisers(solution, matrix), matrix)
 

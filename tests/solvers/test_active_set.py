@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -188,6 +190,40 @@ class TestRefinement:
         expected = solve(gramian[None], linear[None])
         for threads in (2, 3, 21):
             assert np.array_equal(solve(gramian[None], linear[None], threads).x, expected.x)
+
+
+class TestIndefinite:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize(("k", "pairs"), [(8, 8), (8, 4), (13, 3), (16, 16), (33, 20)])
+    def test_many_opposed_pairs(self, k: int, pairs: int, dtype: type) -> None:
+        """Rounding makes such Gramians indefinite, and exchanges go round in circles on what it left."""
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            half: Any = rng.standard_normal((k, 64)).astype(dtype)
+            factors: Any = rng.uniform(0.5, 2.0, (pairs, 1)).astype(dtype)
+            jacobian = np.concatenate([half, -factors * half[:pairs]])
+            weights = mojd.upgrad(jacobian @ jacobian.T).astype(float)
+            rows = jacobian.astype(float)
+            norms = np.linalg.norm(rows, axis=1)
+            largest = float((weights * norms).max())
+            precision = 1e-4 if dtype is np.float32 else 1e-10
+            assert (rows @ (rows.T @ weights) >= -precision * norms * largest).all()
+            assert weights.max() < 10.0
+
+    @pytest.mark.parametrize("k", [4, 9, 20, 40])
+    def test_what_no_rounding_explains_is_refused(self, k: int) -> None:
+        """Every pair of rows could be gradients, all of them can't: there is no answer to give."""
+        matrix = np.eye(k)
+        matrix[:3, :3] += -0.9 * (1.0 - np.eye(3))
+        for call in (
+            lambda: mojd.upgrad(matrix),
+            lambda: mojd.upgrad(np.stack([np.eye(k), matrix])),
+            lambda: mojd.solve(mojd.upgrad_problem(matrix)),
+            lambda: mojd.solve(NNQP(matrix, matrix[0]), "active_set"),
+            lambda: mojd.upgrad(matrix.astype(np.float32)),
+        ):
+            with pytest.raises(mojd.InvalidInputError, match=r"not positive semi-definite.*eigenvalue -0\.8"):
+                call()
 
 
 class TestRays:
