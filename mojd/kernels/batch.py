@@ -6,24 +6,29 @@ from numba import types
 
 from mojd.kernels.closed_form import solve_small
 from mojd.kernels.compiling import entry_point
+from mojd.kernels.projections import add_projections
 from mojd.kernels.queue import solve_shared
 from mojd.kernels.signatures import (
     COUNT_TABLE,
     COUNTS,
     MATRICES,
+    MATRIX,
     STATUS_TABLE,
     VECTOR,
 )
 from mojd.kernels.small import solve_rows
+from mojd.kernels.status import OPTIMAL
 
 
 @entry_point(
-    types.void(
+    types.int64(
         MATRICES,
         MATRICES,
         MATRICES,
         STATUS_TABLE,
         COUNT_TABLE,
+        MATRIX,
+        MATRIX,
         types.boolean,
         types.boolean,
         types.float64,
@@ -32,8 +37,11 @@ from mojd.kernels.small import solve_rows
         COUNTS,
     )
 )
-def solve_many(G, q, x, status, iterations, closed_form, lanes, tolerance, tiny, floats, integers):
+def solve_many(G, q, x, status, iterations, u, w, closed_form, lanes, tolerance, tiny, floats, integers):
     """Solve NNQP(G[b], q[b, r]) for all b and r; write x, statuses (or refusals) and iterations.
+
+    If w has rows, they get the weights u[b] + Σ_r u[b, r]·x[b, r] of UPGrad's projections (R = K); u
+    may have one row for all. Returns the worst status.
 
     `lanes` says whether to take SIMD lanes, which pay where many right-hand sides share a Gramian, or
     tableaus, for K ≤ 32 only. Problems that need the general solver get the status UNSETTLED: hand
@@ -52,3 +60,10 @@ def solve_many(G, q, x, status, iterations, closed_form, lanes, tolerance, tiny,
     else:
         for b in range(B):
             solve_rows(G[b], q[b], x[b], status[b], iterations[b], tolerance, tiny, floats)
+    worst = OPTIMAL
+    for b in range(w.shape[0]):
+        add_projections(x[b], status[b], u[b if u.shape[0] > 1 else 0], w[b])
+    for b in range(B):
+        for r in range(R):
+            worst = status[b, r] if status[b, r] > worst else worst
+    return worst

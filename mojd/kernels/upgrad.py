@@ -6,6 +6,7 @@ from numba import types
 
 from mojd.kernels.closed_form import is_in_range, is_pair_sound, solve_pair
 from mojd.kernels.compiling import entry_point, inner
+from mojd.kernels.projections import add_projections
 from mojd.kernels.signatures import COUNTS_32, MATRIX, STATUSES, VECTOR
 from mojd.kernels.small import solve_rows
 from mojd.kernels.status import OPTIMAL, UNSETTLED
@@ -54,23 +55,6 @@ def upgrad_triples(G, u, w, status, tolerance):
         w[j] = u[k + 1] + (u[k] * d0 + u[k + 2] * d2)
         w[h] = u[k + 2] + (u[k] * f0 + u[k + 1] * f1)
         status[b] = OPTIMAL if sound & settled0 & settled1 & settled2 else UNSETTLED
-
-
-@inner
-def add_projections(x, statuses, u, w):
-    """Write w = Σ_r u_r·(e_r + x[r]), the K projections weighted and summed; return the worst status.
-
-    The problems are solved for preferences of 1 and scaled here: projection on a cone is positively
-    homogeneous, and so their linear terms are the rows of G themselves, exact.
-    """
-    code = OPTIMAL
-    for j in range(w.size):
-        w[j] = u[j]
-    for r in range(x.shape[0]):
-        code = statuses[r] if statuses[r] > code else code
-        for j in range(w.size):
-            w[j] += u[r] * x[r, j]
-    return code
 
 
 @entry_point(

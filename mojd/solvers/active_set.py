@@ -11,6 +11,7 @@ from mojd.solvers._registry import RawSolution, Solver, register
 
 # Above this K, right-hand sides that share a Gramian are solved in SIMD lanes, others one by one.
 _FEW, _MANY = 16, 32
+_NO_WEIGHTS = np.empty((0, 0))
 
 
 def solve_compiled(
@@ -63,11 +64,13 @@ def _solve_part(
     K = linear.shape[-1]
     x, status, iterations = solution
     if lanes or K <= _MANY:
-        space = batch_workspace(K)
-        kernels.solve_many(gramian, linear, x, status, iterations, closed_form, lanes, *precision, *space)
+        arrays = gramian, linear, x, status, iterations, _NO_WEIGHTS, _NO_WEIGHTS
+        worst = kernels.solve_many(*arrays, closed_form, lanes, *precision, *batch_workspace(K))
     else:
         status[:], iterations[:] = UNSETTLED, 0
-    settle(gramian, linear, solution, precision, closed_form, bounded)
+        worst = UNSETTLED
+    if worst == UNSETTLED:
+        settle(gramian, linear, solution, precision, closed_form, bounded)
 
 
 def settle(
@@ -81,8 +84,6 @@ def settle(
     """Solve what is UNSETTLED, one by one; writes to `solution`."""
     x, status, iterations = solution
     unsettled = np.argwhere(status == UNSETTLED)
-    if not len(unsettled):
-        return
     solve_one, floats, integers = scalar_solver(linear.shape[-1])
     for b, r in unsettled.tolist():
         code = solve_one(

@@ -72,13 +72,13 @@ def upgrad_plain(gramian: FloatArray, preference: FloatArray, precision: Precisi
         worst = kernels.upgrad_small(gramian, preference, weights, status, *precision, *space)
     else:
         raw, space = projection_workspace(K), batch_workspace(K)
-        matrices = gramian[None]
-        kernels.solve_many(matrices, matrices, *raw, False, True, *precision, *space)
-        if raw.status.any():
+        matrices, rows = gramian[None], (preference[None], weights[None])
+        worst = kernels.solve_many(matrices, matrices, *raw, *rows, False, K > 1, *precision, *space)
+        if worst == UNSETTLED:
             settle(matrices, matrices, raw, precision, closed_form=True, bounded=True)
-        worst = raw.status.max()
-        np.matmul(preference, raw.x[0], out=weights)
-        weights += preference
+            worst = int(raw.status.max(initial=OPTIMAL))
+            np.matmul(preference, raw.x[0], out=weights)
+            weights += preference
     return weights if worst == OPTIMAL else None
 
 
