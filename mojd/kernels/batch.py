@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import types
 
-from mojd.kernels.closed_form import solve_small
+from mojd.kernels.closed_form import solve_pairs, solve_small
 from mojd.kernels.compiling import entry_point
 from mojd.kernels.projections import add_projections
 from mojd.kernels.queue import solve_shared
@@ -49,7 +49,10 @@ def solve_many(G, q, x, status, iterations, u, w, closed_form, lanes, tolerance,
     :func:`mojd.kernels.workspace.batch_sizes` gives.
     """
     B, R, K = q.shape
-    if closed_form and K <= 3:
+    if closed_form and K == 2 and R == 1:
+        solve_pairs(G, q, x, status, tolerance)
+        iterations[:, :] = 0
+    elif closed_form and K <= 3:
         for b in range(B):
             for r in range(R):
                 status[b, r] = solve_small(G[b], q[b, r], x[b, r], tolerance)

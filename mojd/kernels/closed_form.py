@@ -114,3 +114,19 @@ def solve_small(G, q, x, tolerance):
     else:
         settled = solve_triple(G, q, x)
     return OPTIMAL if settled else UNSETTLED
+
+
+@inner
+def solve_pairs(G, q, x, status, tolerance):
+    """Solve G[b] with q[b, 0] for K = 2 and all b; write x and OPTIMAL or UNSETTLED.
+
+    What :func:`solve_small` does, without branches, so that the loop runs in SIMD lanes.
+    """
+    for b in range(G.shape[0]):
+        a, d, c, transposed = G[b, 0, 0], G[b, 1, 1], G[b, 0, 1], G[b, 1, 0]
+        p, r = q[b, 0, 0], q[b, 0, 1]
+        sound = is_in_range(a) & is_in_range(d) & (c == transposed)
+        sound &= is_pair_sound(a, d, c, transposed, tolerance)
+        sound &= ((p == 0.0) | is_in_range(abs(p))) & ((r == 0.0) | is_in_range(abs(r)))
+        x[b, 0, 0], x[b, 0, 1], settled = solve_pair(a, d, c, p, r)
+        status[b, 0] = OPTIMAL if sound & settled else UNSETTLED

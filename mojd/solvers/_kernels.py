@@ -52,7 +52,7 @@ class Kernels:
         return _load("nnqp", "solve_one")
 
     @functools.cached_property
-    def solve_many(self) -> Callable[..., None]:
+    def solve_many(self) -> Callable[..., int]:
         """See :func:`mojd.kernels.batch.solve_many`."""
         return _load("batch", "solve_many")
 
