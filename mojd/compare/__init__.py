@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Together they keep a run of all solvers on the recorded Gramians well under a minute.
-TIME_LIMIT_S = 1.5
+TIME_LIMIT_S = 1.2
 REPEATS = 3
 
 
