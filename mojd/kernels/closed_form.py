@@ -50,12 +50,29 @@ def is_in_range(a):
 
 
 @inner
+def is_zero_or_in_range(q):
+    """Whether an entry of a linear term is 0, or finite and far from overflow and underflow."""
+    return (q == 0.0) | is_in_range(abs(q))
+
+
+@inner
 def is_pair_sound(a, b, c, transposed, tolerance):
     """Whether off-diagonal entries are alike and no larger than a PSD matrix allows."""
     difference = c - transposed
     bound = a * b
     relaxed = (1.0 + tolerance) * (1.0 + tolerance) * bound
     return (difference * difference <= tolerance * tolerance * bound) & (c * c <= relaxed)
+
+
+@inner
+def is_triple_sound(G, i, tolerance):
+    """Whether the 3 × 3 Gramian that begins at row i of G is clean enough for a closed form."""
+    j, k = i + 1, i + 2
+    a, b, c = G[i, 0], G[j, 1], G[k, 2]
+    sound = is_in_range(a) & is_in_range(b) & is_in_range(c)
+    sound &= is_pair_sound(a, b, G[i, 1], G[j, 0], tolerance)
+    sound &= is_pair_sound(a, c, G[i, 2], G[k, 0], tolerance)
+    return sound & is_pair_sound(b, c, G[j, 2], G[k, 1], tolerance)
 
 
 @inner
@@ -94,7 +111,7 @@ def is_sound(G, q, tolerance):
     """Whether a K × K Gramian and its linear term are clean enough for a closed form."""
     sound = True
     for i in range(q.size):
-        sound &= is_in_range(G[i, i]) & ((q[i] == 0.0) | is_in_range(abs(q[i])))
+        sound &= is_in_range(G[i, i]) & is_zero_or_in_range(q[i])
         for j in range(i):
             sound &= (G[i, j] == G[j, i]) & is_pair_sound(G[i, i], G[j, j], G[i, j], G[j, i], tolerance)
     return sound
@@ -127,6 +144,6 @@ def solve_pairs(G, q, x, status, tolerance):
         p, r = q[b, 0, 0], q[b, 0, 1]
         sound = is_in_range(a) & is_in_range(d) & (c == transposed)
         sound &= is_pair_sound(a, d, c, transposed, tolerance)
-        sound &= ((p == 0.0) | is_in_range(abs(p))) & ((r == 0.0) | is_in_range(abs(r)))
+        sound &= is_zero_or_in_range(p) & is_zero_or_in_range(r)
         x[b, 0, 0], x[b, 0, 1], settled = solve_pair(a, d, c, p, r)
         status[b, 0] = OPTIMAL if sound & settled else UNSETTLED

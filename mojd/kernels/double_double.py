@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from mojd.kernels import lanes
 from mojd.kernels.compiling import inner
 
 
@@ -26,6 +27,21 @@ def difference_of_products(a, b, c, d):
     """Return a·b − c·d within 1.5 ulp, without cancellation (Kahan's algorithm)."""
     cd = c * d
     return fma(a, b, -cd) - fma(c, d, -cd)
+
+
+@inner
+def add_product(total, error, a, b):
+    """Add a·b in every lane to total + error, whose second part keeps what rounding takes from the first.
+
+    A step of Dot2 of Ogita, Rump and Oishi (SIAM J. Sci. Comput. 26, 2005): as accurate as if the sum
+    were computed in twice the working precision.
+    """
+    product = lanes.multiply(a, b)
+    product_error = lanes.fma(a, b, lanes.subtract(lanes.splat(0.0), product))
+    new = lanes.add(total, product)
+    part = lanes.subtract(new, total)
+    rounding = lanes.add(lanes.subtract(total, lanes.subtract(new, part)), lanes.subtract(product, part))
+    return new, lanes.add(error, lanes.add(rounding, product_error))
 
 
 @intrinsic

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mojd.kernels.compiling import fast_inner, inner
-from mojd.kernels.lanes import WIDTH, add, fma, load, multiply, splat, store, subtract
+from mojd.kernels.double_double import add_product
+from mojd.kernels.lanes import WIDTH, add, load, splat, store
 
 # s is a sum of products of numbers below 2 with x: it is noise below NOISE·(1 + Σx).
 NOISE = 16 * 2.0**-53
@@ -44,9 +45,8 @@ def noise(y, m):
 def accurate_slack(A, q, x, s, K):
     """Write s = q + A·x, accumulated in double-double, for a flat A whose rows are as long as q.
 
-    Dot2 of Ogita, Rump and Oishi (SIAM J. Sci. Comput. 26, 2005): as accurate as if it were computed
-    in twice the working precision. It turns one step of iterative refinement into an almost correctly
-    rounded solution, however ill-conditioned the passive block is. All rows are whole vectors.
+    It turns one step of iterative refinement into an almost correctly rounded solution, however
+    ill-conditioned the passive block is. All rows are whole vectors.
     """
     vectors = q.size // WIDTH
     for v in range(vectors):
@@ -54,11 +54,5 @@ def accurate_slack(A, q, x, s, K):
         for i in range(K):
             if x[i] != 0.0:
                 entry, value = load(A, i * vectors + v), splat(x[i])
-                product = multiply(entry, value)
-                product_error = fma(entry, value, subtract(splat(0.0), product))
-                new = add(total, product)
-                part = subtract(new, total)
-                rounding = add(subtract(total, subtract(new, part)), subtract(product, part))
-                error = add(error, add(rounding, product_error))
-                total = new
+                total, error = add_product(total, error, entry, value)
         store(s, v, add(total, error))

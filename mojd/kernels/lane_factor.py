@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from mojd.kernels.compiling import inner
+from mojd.kernels.double_double import add_product
 from mojd.kernels.lanes import (
     add,
-    fma,
     load,
     maximum,
     multiply,
@@ -148,12 +148,5 @@ def residual_lanes(U, stride, m, diagonal, right, x, out):
             else:
                 entry = load(diagonal, i)
             entry = subtract(splat(0.0), entry)
-            value = load(x, k)
-            product = multiply(entry, value)
-            product_error = fma(entry, value, subtract(splat(0.0), product))
-            new = add(total, product)
-            part = subtract(new, total)
-            rounding = add(subtract(total, subtract(new, part)), subtract(product, part))
-            error = add(error, add(rounding, product_error))
-            total = new
+            total, error = add_product(total, error, entry, load(x, k))
         store(out, i, add(total, error))

@@ -13,9 +13,10 @@ from mojd.kernels.factor import rank_noise, suspect_pivot
 from mojd.kernels.linear_term import answer_at_once, normalise_linear
 from mojd.kernels.scalar import solve_equilibrated, solve_indefinite, write_solution
 from mojd.kernels.signatures import COUNTS, MATRIX, VECTOR
+from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.kernels.status import MAX_ITER, NOT_PSD, OPTIMAL, UNSETTLED
 from mojd.kernels.tableau import solve_tableau
-from mojd.kernels.workspace import LARGEST_TABLEAU, matrix, padded, tableau_arrays
+from mojd.kernels.workspace import matrix, padded, tableau_arrays
 
 
 @entry_point(

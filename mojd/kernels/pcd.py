@@ -11,7 +11,13 @@ import math
 import numpy as np
 from numba import types
 
-from mojd.kernels.closed_form import is_in_range, is_pair_sound, solve_pair
+from mojd.kernels.closed_form import (
+    is_in_range,
+    is_pair_sound,
+    is_triple_sound,
+    is_zero_or_in_range,
+    solve_pair,
+)
 from mojd.kernels.compiling import entry_point, inner
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.factor import rank_noise, suspect_pivot
@@ -56,7 +62,7 @@ def pcd_pairs(G, tau, scales, w, status, tolerance):
         a, c, row, column = G[i, 0], G[i + 1, 1], G[i, 1], G[i + 1, 0]
         q = linear_term(c, 0.5 * (row + column), tau[t], scales[s], scales[s + 1])
         sound = is_in_range(a) & is_in_range(c) & is_pair_sound(a, c, row, column, tolerance)
-        sound &= (q == 0.0) | is_in_range(abs(q))
+        sound &= is_zero_or_in_range(q)
         w[i] = scales[s]
         w[i + 1] = -q / c if q < 0.0 else 0.0
         status[b] = OPTIMAL if sound else UNSETTLED
@@ -68,14 +74,10 @@ def pcd_triples(G, tau, scales, w, status, tolerance):
     for b in range(status.size):
         i, t, s = 3 * b, 2 * b if tau.size > 2 else 0, 3 * b if scales.size > 3 else 0
         j, k = i + 1, i + 2
-        a, c, d = G[i, 0], G[j, 1], G[k, 2]
-        sound = is_in_range(a) & is_in_range(c) & is_in_range(d)
-        sound &= is_pair_sound(a, c, G[i, 1], G[j, 0], tolerance)
-        sound &= is_pair_sound(a, d, G[i, 2], G[k, 0], tolerance)
-        sound &= is_pair_sound(c, d, G[j, 2], G[k, 1], tolerance)
+        c, d = G[j, 1], G[k, 2]
         p = linear_term(c, 0.5 * (G[i, 1] + G[j, 0]), tau[t], scales[s], scales[s + 1])
         q = linear_term(d, 0.5 * (G[i, 2] + G[k, 0]), tau[t + 1], scales[s], scales[s + 2])
-        sound &= ((p == 0.0) | is_in_range(abs(p))) & ((q == 0.0) | is_in_range(abs(q)))
+        sound = is_triple_sound(G, i, tolerance) & is_zero_or_in_range(p) & is_zero_or_in_range(q)
         x, y, settled = solve_pair(c, d, 0.5 * (G[j, 2] + G[k, 1]), p, q)
         w[i], w[j], w[k] = scales[s], x, y
         status[b] = OPTIMAL if sound & settled else UNSETTLED

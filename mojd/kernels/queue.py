@@ -18,9 +18,10 @@ from mojd.kernels.lane_pivoting import (
 )
 from mojd.kernels.lanes import WIDTH
 from mojd.kernels.linear_term import answer_at_once, normalise_linear
+from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.kernels.small import solve_row
 from mojd.kernels.status import OPTIMAL, UNSETTLED
-from mojd.kernels.workspace import LARGEST_TABLEAU, lane_arrays, lane_integers, tableau_arrays
+from mojd.kernels.workspace import lane_arrays, lane_integers, tableau_arrays
 
 
 @inner

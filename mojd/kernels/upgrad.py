@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import types
 
-from mojd.kernels.closed_form import is_in_range, is_pair_sound, solve_pair
+from mojd.kernels.closed_form import is_in_range, is_pair_sound, is_triple_sound, solve_pair
 from mojd.kernels.compiling import entry_point, inner
 from mojd.kernels.projections import add_projections
 from mojd.kernels.signatures import COUNTS_32, MATRIX, STATUSES, VECTOR
@@ -41,10 +41,7 @@ def upgrad_triples(G, u, w, status, tolerance):
         i, k = 3 * b, 0 if shared else 3 * b
         j, h = i + 1, i + 2
         a, d, f = G[i, 0], G[j, 1], G[h, 2]
-        sound = is_in_range(a) & is_in_range(d) & is_in_range(f)
-        sound &= is_pair_sound(a, d, G[i, 1], G[j, 0], tolerance)
-        sound &= is_pair_sound(a, f, G[i, 2], G[h, 0], tolerance)
-        sound &= is_pair_sound(d, f, G[j, 2], G[h, 1], tolerance)
+        sound = is_triple_sound(G, i, tolerance)
         ad = 0.5 * (G[i, 1] + G[j, 0])
         af = 0.5 * (G[i, 2] + G[h, 0])
         df = 0.5 * (G[j, 2] + G[h, 1])

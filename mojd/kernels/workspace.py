@@ -9,13 +9,10 @@ import numpy as np
 
 from mojd.kernels.compiling import inner
 from mojd.kernels.lanes import WIDTH
+from mojd.kernels.sizes import LARGEST_TABLEAU
 
 # Rows of a panel of the lanes' factorisation, an even number: 64 bytes · 32 · K fits the cache.
 PANEL = 32
-
-
-# Above this K, Cholesky factors of the passive block cost less than sweeps of all of A.
-LARGEST_TABLEAU = 32
 
 
 def tableau_size(K: int) -> int:

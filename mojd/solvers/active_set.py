@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mojd._arrays import FloatArray, Precision
+from mojd.kernels.sizes import LARGEST_SHARED_TABLEAU, LARGEST_TABLEAU
 from mojd.kernels.status import UNSETTLED
 from mojd.solvers._kernels import batch_workspace, in_threads, kernels, scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, register
 
-# Above this K, right-hand sides that share a Gramian are solved in SIMD lanes, others one by one.
-_FEW, _MANY = 16, 32
 _NO_WEIGHTS = np.empty((0, 0))
 
 
@@ -29,7 +28,7 @@ def solve_compiled(
     """
     count, rows, K = linear.shape
     # Decided here, before threads cut the problem into pieces, so that they don't change a bit.
-    lanes = rows > 1 and K > _FEW
+    lanes = rows > 1 and K > LARGEST_SHARED_TABLEAU
     x = np.empty(linear.shape)
     status = np.empty((count, rows), dtype=np.int8)
     iterations = np.empty((count, rows), dtype=np.int32)
@@ -63,7 +62,7 @@ def _solve_part(
     """Solve all at once, and one by one what that leaves unsettled; writes to `solution`."""
     K = linear.shape[-1]
     x, status, iterations = solution
-    if lanes or K <= _MANY:
+    if lanes or K <= LARGEST_TABLEAU:
         arrays = gramian, linear, x, status, iterations, _NO_WEIGHTS, _NO_WEIGHTS
         worst = kernels.solve_many(*arrays, closed_form, lanes, *precision, *batch_workspace(K))
     else:

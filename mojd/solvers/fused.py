@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import FloatArray, Precision
+from mojd.kernels.sizes import LARGEST_SHARED_TABLEAU
 from mojd.kernels.status import OPTIMAL, UNSETTLED
 from mojd.solvers._kernels import (
     batch_workspace,
@@ -22,9 +23,6 @@ from mojd.solvers._kernels import (
     upgrad_workspace,
 )
 from mojd.solvers.active_set import settle, solve_compiled
-
-# Up to this K, one kernel does all of UPGrad, by tableaus.
-_FEW = 16
 
 
 def flat_rows(array: FloatArray, batch_shape: tuple[int, ...]) -> FloatArray:
@@ -67,7 +65,7 @@ def upgrad_plain(gramian: FloatArray, preference: FloatArray, precision: Precisi
     """Return the UPGrad weights of one plain Gramian for u (K,), or None if they take a detour."""
     K = len(gramian)
     weights = np.empty(K)
-    if 1 < K <= _FEW:
+    if 1 < K <= LARGEST_SHARED_TABLEAU:
         status, space = upgrad_workspace(K)
         worst = kernels.upgrad_small(gramian, preference, weights, status, *precision, *space)
     else:
@@ -77,8 +75,7 @@ def upgrad_plain(gramian: FloatArray, preference: FloatArray, precision: Precisi
         if worst == UNSETTLED:
             settle(matrices, matrices, raw, precision, closed_form=True, bounded=True)
             worst = int(raw.status.max(initial=OPTIMAL))
-            np.matmul(preference, raw.x[0], out=weights)
-            weights += preference
+            _sum_projections(rows[0], raw.x, rows[1])
     return weights if worst == OPTIMAL else None
 
 
@@ -88,7 +85,7 @@ def upgrad_flat(
     """Return UPGrad weights (B, K) and statuses (B,) of G (B, K, K) and u (B, K) or (1, K)."""
     count, K = gramian.shape[:2]
     weights, status = np.empty((count, K)), np.empty(count, dtype=np.int8)
-    if not 1 < K <= _FEW:
+    if not 1 < K <= LARGEST_SHARED_TABLEAU:
         _upgrad_pivoting(gramian, preference, weights, status, threads, precision)
         return weights, status
 
@@ -150,16 +147,17 @@ def _upgrad_pivoting(
     threads: int,
     precision: Precision,
 ) -> int:
-    """Write UPGrad weights and statuses by K projections of each Gramian; return the worst status.
-
-    The problems are solved for preferences of 1 and scaled here: projection on a cone is positively
-    homogeneous, and so their linear terms are the rows of G themselves, exact.
-    """
+    """Write UPGrad weights and statuses by K projections of each Gramian; return the worst status."""
     raw = solve_compiled(gramian, gramian, threads, precision, closed_form=True, bounded=True)
-    np.matmul(preference[:, None, :], raw.x, out=weights[:, None, :])
-    weights += preference
+    _sum_projections(preference, raw.x, weights)
     raw.status.max(axis=1, out=status)
     return int(status.max(initial=OPTIMAL))
+
+
+def _sum_projections(preference: FloatArray, x: FloatArray, weights: FloatArray) -> None:
+    """Write the weights for minimisers x (B, K, K): see :func:`mojd.kernels.projections.add_projections`."""
+    np.matmul(preference[:, None, :], x, out=weights[:, None, :])
+    weights += preference
 
 
 def upgrad(

@@ -18,6 +18,7 @@ from mojd._arrays import (
     precision_of,
 )
 from mojd.errors import InvalidInputError
+from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.status import Status
@@ -37,8 +38,8 @@ from mojd.weightings._shared import (
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 _VANISHING = 64 * 2.0**-53
-# Up to this K, one kernel does all.
-_SMALL = 33
+# Up to this K, one kernel does all: the secondaries fit into a tableau.
+_SMALL = LARGEST_TABLEAU + 1
 
 
 @functools.lru_cache(maxsize=64)
