@@ -20,12 +20,12 @@ from mojd import (
     NonFiniteError,
     SolverError,
 )
-from mojd.weightings import registered_weightings
+from mojd.weightings import registered_programmes
 
 EYE = np.eye(3)
 ONES = np.ones(3)
 BY_GRAMIAN: dict[str, Callable[..., Any]] = {
-    **{weighting.name: weighting.weights for weighting in registered_weightings()},
+    **{weighting.name: weighting.weights for weighting in registered_programmes()},
     "project": lambda gramian, **options: mojd.project(np.ones(np.shape(gramian)[-1:]), gramian, **options),
     "solve": lambda gramian, **options: mojd.solve(NNQP(gramian, np.ones(np.shape(gramian)[-1:])), **options),
 }
@@ -69,7 +69,7 @@ class TestHierarchy:
 class TestGramian:
     @pytest.mark.parametrize("shape", [(3,), (), (0, 0), (2, 0, 0)])
     def test_shapes_that_are_none(self, shape: tuple[int, ...]) -> None:
-        for weighting in registered_weightings():
+        for weighting in registered_programmes():
             check(
                 partial(weighting.weights, np.ones(shape)),
                 InvalidInputError,
@@ -80,7 +80,7 @@ class TestGramian:
     @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5)])
     def test_a_jacobian_in_its_place(self, shape: tuple[int, ...]) -> None:
         """The likeliest mistake of all gets a hint."""
-        for weighting in registered_weightings():
+        for weighting in registered_programmes():
             check(
                 partial(weighting.weights, np.ones(shape)),
                 InvalidInputError,
@@ -200,7 +200,7 @@ class TestGramian:
         )
 
     def test_uneven_lists(self) -> None:
-        for weighting in registered_weightings():
+        for weighting in registered_programmes():
             check(
                 partial(weighting.weights, [[1.0, 2.0], [3.0]]),
                 InvalidTypeError,
@@ -470,7 +470,7 @@ class TestJacobian:
         check(
             lambda: mojd.aggregate(np.ones((3, 4)), "upgrade"),
             InvalidInputError,
-            "weighting='upgrade' is not known",
+            "method 'upgrade' is not known",
             "upgrad",
             "mgda",
         )

@@ -24,7 +24,7 @@ from mojd.compare.report import Report
 from mojd.compare.runner import Progress, run
 from mojd.errors import InvalidInputError
 from mojd.solvers import Solver, registered_solvers
-from mojd.weightings import Weighting, registered_weightings
+from mojd.weightings import QuadraticWeighting, registered_programmes
 
 __all__ = [
     "Interrupted",
@@ -145,9 +145,9 @@ def compare(
     return report()
 
 
-def _choose_weighting(name: str) -> Weighting:
+def _choose_weighting(name: str) -> QuadraticWeighting:
     """Look up a weighting by name."""
-    known = {weighting.name: weighting for weighting in registered_weightings()}
+    known = {weighting.name: weighting for weighting in registered_programmes()}
     if name not in known:
         raise InvalidInputError(f"method={name!r} is not known; choose one of: {', '.join(known)}")
     return known[name]

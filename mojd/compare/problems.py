@@ -14,7 +14,7 @@ from mojd._arrays import precision_of, to_float64
 from mojd._checks import check_gramian_values
 from mojd.compare.recording import PCD_PREFIX
 from mojd.errors import InvalidInputError
-from mojd.weightings import Weighting
+from mojd.weightings import QuadraticWeighting
 
 FloatArray = NDArray[np.floating[Any]]
 By = Literal["k", "name"]
@@ -82,7 +82,7 @@ def random_gramians(sizes: Iterable[int], count: int = 5, seed: int = 0) -> dict
     return groups
 
 
-def make_groups(gramians: Mapping[str, Any], method: Weighting, by: By = "k") -> list[Group]:
+def make_groups(gramians: Mapping[str, Any], method: QuadraticWeighting, by: By = "k") -> list[Group]:
     """Check named Gramians, choose those that suit a method, and group them, smallest K first.
 
     Parameters
@@ -90,7 +90,7 @@ def make_groups(gramians: Mapping[str, Any], method: Weighting, by: By = "k") ->
     gramians : mapping of str to array, shape (N, K, K) or (K, K)
         Gramians by name. Those named ``pcd-…`` have the primary objective in row 0: PCD takes only
         them, and all other methods only the rest, unless that leaves nothing.
-    method : Weighting
+    method : QuadraticWeighting
         The weighting.
     by : {'k', 'name'}, optional
         Whether all Gramians of one size make one group, or those of one name.
@@ -130,7 +130,7 @@ def _merge(groups: Iterable[Group]) -> Group:
     )
 
 
-def _make_group(name: str, values: Any, method: Weighting) -> Group:
+def _make_group(name: str, values: Any, method: QuadraticWeighting) -> Group:
     """Check what is given under one name."""
     try:
         stack = np.asarray(values)

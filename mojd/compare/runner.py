@@ -11,7 +11,7 @@ from mojd.compare.problems import Group
 from mojd.compare.process import ProcessEndedError, SolverProcess
 from mojd.compare.worker import Answer, Pass, Start
 from mojd.solvers import Solver, get_solver
-from mojd.weightings import Weighting
+from mojd.weightings import QuadraticWeighting
 
 # Called with the number of cells done, the number of all cells, and what is running.
 Progress = Callable[[int, int, str], None]
@@ -29,7 +29,9 @@ TIME_LIMIT = "time limit"
 class _Seat:
     """Hold one solver during a run: its process, and why it has none."""
 
-    def __init__(self, solver: Solver, method: Weighting, tolerance: float, time_limit: float) -> None:
+    def __init__(
+        self, solver: Solver, method: QuadraticWeighting, tolerance: float, time_limit: float
+    ) -> None:
         module = getattr(solver.solve, "__module__", "mojd.solvers")
         self.solver = solver
         self._method = method
@@ -139,7 +141,7 @@ def _start(seats: Sequence[_Seat]) -> None:
 
 def run(
     groups: Sequence[Group],
-    method: Weighting,
+    method: QuadraticWeighting,
     solvers: Sequence[Solver],
     *,
     tolerance: float,
@@ -154,7 +156,7 @@ def run(
     groups : sequence of Group
         The Gramians, smallest K first: a solver is not tried at a K for which its time at the one
         before, grown linearly, is over the limit.
-    method : Weighting
+    method : QuadraticWeighting
         The weighting whose problems are solved.
     solvers : sequence of Solver
         Installed or not.

@@ -23,7 +23,7 @@ from mojd.compare.timing import time_call
 from mojd.qp import Solution
 from mojd.solvers import Solver, get_solver
 from mojd.status import Status
-from mojd.weightings import Weighting, get_weighting
+from mojd.weightings import QuadraticWeighting, registered_programmes
 from mojd.weightings._shared import view
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     os.dup2(2, 1)
     with incoming, outgoing, contextlib.suppress(EOFError, BrokenPipeError):
         start: Start = pickle.load(incoming)
-        method = get_weighting(start.method)
+        method = next(known for known in registered_programmes() if known.name == start.method)
         _send(outgoing, _set_up(start, method))
         while True:
             for message in _run(pickle.load(incoming), start, method):
@@ -171,7 +171,7 @@ def _send(outgoing: BinaryIO, message: Answer | Done) -> None:
     outgoing.flush()
 
 
-def _set_up(start: Start, method: Weighting) -> Done:
+def _set_up(start: Start, method: QuadraticWeighting) -> Done:
     """Import the solver and solve a first problem, so that compilation isn't timed."""
     try:
         importlib.import_module(start.module)
@@ -183,7 +183,7 @@ def _set_up(start: Start, method: Weighting) -> Done:
     return Done(answer.error)
 
 
-def _run(request: Pass, start: Start, method: Weighting) -> Iterator[Answer | Done]:
+def _run(request: Pass, start: Start, method: QuadraticWeighting) -> Iterator[Answer | Done]:
     """Solve the Gramians of a pass one after the other while time is left."""
     solver = get_solver(start.solver)
     began = time.perf_counter()
@@ -198,7 +198,12 @@ def _run(request: Pass, start: Start, method: Weighting) -> Iterator[Answer | Do
 
 
 def _solve_one(
-    index: int, gramian: FloatArray, certify: bool, solver: Solver, method: Weighting, tolerance: float
+    index: int,
+    gramian: FloatArray,
+    certify: bool,
+    solver: Solver,
+    method: QuadraticWeighting,
+    tolerance: float,
 ) -> Answer:
     """Time a solver's own function on arrays that are checked and ready, and certify its solution."""
     problem = method.problem(gramian)

@@ -3,7 +3,17 @@
 To add one, write its file and name it here.
 """
 
-from mojd.weightings._registry import Weighting, get_weighting, registered_weightings
+from mojd.weightings._registry import (
+    Aggregator,
+    LossWeighting,
+    Method,
+    QuadraticWeighting,
+    Weighting,
+    get_method,
+    registered_methods,
+    registered_programmes,
+    registered_weightings,
+)
 from mojd.weightings.aggregation import aggregate
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
@@ -12,12 +22,16 @@ from mojd.weightings.projection import dualproj, dualproj_problem, project, proj
 from mojd.weightings.upgrad import upgrad, upgrad_problem
 
 __all__ = [
+    "Aggregator",
+    "LossWeighting",
+    "Method",
     "NormaliserState",
+    "QuadraticWeighting",
     "Weighting",
     "aggregate",
     "dualproj",
     "dualproj_problem",
-    "get_weighting",
+    "get_method",
     "init_normaliser",
     "mgda",
     "mgda_problem",
@@ -26,6 +40,8 @@ __all__ = [
     "pcd_problem",
     "project",
     "project_problem",
+    "registered_methods",
+    "registered_programmes",
     "registered_weightings",
     "upgrad",
     "upgrad_problem",

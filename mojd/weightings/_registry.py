@@ -1,62 +1,145 @@
-"""The registry of weightings: what a method file says about itself."""
+"""The registry of methods: what a method file says about itself.
+
+Three kinds, by what they take. A :class:`Weighting` needs nothing but the Gramian, and is a
+:class:`QuadraticWeighting` if a quadratic programme is behind it. An :class:`Aggregator` needs the
+gradients themselves. A :class:`LossWeighting` needs only the values of the losses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from mojd.errors import InvalidInputError
 from mojd.qp import NNQP
 
 
-@dataclass(frozen=True, slots=True)
-class Weighting:
-    """One method of multi-objective descent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What all methods say of themselves.
 
     Parameters
     ----------
     name : str
         The name of the function in :mod:`mojd`.
+    title : str
+        The name of the method in the papers.
+    summary, source : str
+        One line for tables, and the paper with its equation or algorithm.
+    is_stochastic : bool
+        Whether it takes ``seed=``.
+    is_stateful : bool
+        Whether the public function takes and returns a state. The callable below is then its first
+        step, without the state.
+    min_size : int
+        The smallest K that the method takes.
+    example_options : mapping
+        Values for options that have no default, for checks and contract tests.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source: str
+    is_stochastic: bool = False
+    is_stateful: bool = False
+    min_size: int = 1
+    example_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighting(Method):
+    """A method from Gramians to weights.
+
+    Parameters
+    ----------
     weights : callable
         ``weights(gramian (..., K, K), **options) -> (..., K)``.
+    residual : callable, optional
+        ``residual(weights (..., K), gramian (..., K, K), **options) -> (...)``, on float64 NumPy
+        arrays: by how much weights miss the optimality conditions of the method's own problem, in
+        terms without a scale.
+    """
+
+    weights: Callable[..., Any]
+    residual: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuadraticWeighting(Weighting):
+    """A method whose weights are the solution of quadratic programmes.
+
+    Parameters
+    ----------
     problem : callable
         ``problem(gramian, **options) -> NNQP``.
     lift : callable
         ``lift(x, gramian, **options) -> weights``, on float64 NumPy arrays: what turns the problem's
         minimisers into weights.
-    summary, source : str
-        One line for tables, and the paper.
     """
 
-    name: str
-    weights: Callable[..., Any]
     problem: Callable[..., NNQP]
     lift: Callable[..., Any]
-    summary: str
-    source: str
 
 
-_WEIGHTINGS: dict[str, Weighting] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregator(Method):
+    """A method from Jacobians to directions, which the Gramian does not determine.
+
+    Parameters
+    ----------
+    direction : callable
+        ``direction(jacobian (..., K, n), **options) -> (..., n)``.
+    """
+
+    direction: Callable[..., Any]
 
 
-def register(weighting: Weighting) -> Weighting:
-    """Add `weighting` to the registry under its name, once."""
-    if weighting.name in _WEIGHTINGS:
-        raise InvalidInputError(f"a weighting named {weighting.name!r} is already registered")
-    _WEIGHTINGS[weighting.name] = weighting
-    return weighting
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeighting(Method):
+    """A method from the values of losses to weights; it sees no gradient.
+
+    Parameters
+    ----------
+    weights : callable
+        ``weights(losses (..., K), **options) -> (..., K)``.
+    """
+
+    weights: Callable[..., Any]
+
+
+_METHODS: dict[str, Method] = {}
+AnyMethod = TypeVar("AnyMethod", bound=Method)
+
+
+def register(method: AnyMethod) -> AnyMethod:
+    """Add `method` to the registry under its name, once."""
+    if method.name in _METHODS:
+        raise InvalidInputError(f"a method named {method.name!r} is already registered")
+    _METHODS[method.name] = method
+    return method
+
+
+def registered_methods() -> tuple[Method, ...]:
+    """Return all registered methods in the order of registration."""
+    return tuple(_METHODS.values())
 
 
 def registered_weightings() -> tuple[Weighting, ...]:
-    """Return all registered weightings in the order of registration."""
-    return tuple(_WEIGHTINGS.values())
+    """Return the registered methods from Gramians to weights, in the order of registration."""
+    return tuple(method for method in _METHODS.values() if isinstance(method, Weighting))
 
 
-def get_weighting(name: str) -> Weighting:
-    """Return the weighting called `name`."""
+def registered_programmes() -> tuple[QuadraticWeighting, ...]:
+    """Return the registered methods that solvers can be compared on, in the order of registration."""
+    return tuple(method for method in _METHODS.values() if isinstance(method, QuadraticWeighting))
+
+
+def get_method(name: str) -> Method:
+    """Return the method called `name`."""
     try:
-        return _WEIGHTINGS[name]
+        return _METHODS[name]
     except KeyError:
-        known = ", ".join(_WEIGHTINGS)
-        raise InvalidInputError(f"weighting={name!r} is not known; choose one of: {known}") from None
+        known = ", ".join(_METHODS)
+        raise InvalidInputError(f"method {name!r} is not known; choose one of: {known}") from None

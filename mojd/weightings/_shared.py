@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,6 +150,20 @@ def check_values(gramian: View, nonfinite: str) -> None:
         if nonfinite == "raise":
             _checks.check_finite(gramian.values, "gramian")
         _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
+
+
+def by_formula(gramian: Any, nonfinite: str, formula: Callable[[View], Array]) -> Array:
+    """Compute weights by a formula on finite float64 Gramians: what methods without a QP share.
+
+    `formula` sees zeros where a Gramian holds NaN or infinity, whose weights are NaN afterwards.
+    """
+    matrix = view(gramian)
+    check_values(matrix, nonfinite)
+    xp, values = matrix.xp, matrix.values
+    finite = xp.all(xp.isfinite(values), axis=(-2, -1))
+    clean = xp.where(finite[..., None, None], values, xp.zeros_like(values))
+    weights = formula(View(matrix.original, clean, xp))
+    return finish(xp.where(finite[..., None], weights, xp.full_like(weights, math.nan)), matrix)
 
 
 def finish(weights: Array, gramian: View) -> Array:

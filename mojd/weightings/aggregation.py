@@ -8,7 +8,7 @@ from mojd._arrays import Array, as_array, dtype_name, is_on_device, namespace, r
 from mojd._checks import check_jacobian_shape
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.gramian import gramian
-from mojd.weightings._registry import get_weighting
+from mojd.weightings._registry import Aggregator, Weighting, get_method
 
 
 def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
@@ -20,7 +20,7 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
         One gradient per row.
     weighting : callable or str
         A function from Gramians (..., K, K) to weights (..., K), such as :func:`mojd.upgrad` or
-        your own, or the name of one of mojd's.
+        your own, or the name of one of mojd's methods.
     **options
         Passed on to the weighting, as in ``aggregate(J, "pcd", tau=0.1)``.
 
@@ -46,7 +46,14 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
     rows = as_array(jacobian, "jacobian")
     check_jacobian_shape(rows)
     if isinstance(weighting, str):
-        weighting = get_weighting(weighting).weights
+        method = get_method(weighting)
+        if isinstance(method, Aggregator):
+            return method.direction(rows, **options)
+        if not isinstance(method, Weighting):
+            raise InvalidInputError(f"{weighting!r} weights losses, not gradients: call mojd.{weighting}")
+        if method.is_stateful:
+            raise InvalidInputError(f"{weighting!r} has a state to carry along: call mojd.{weighting} itself")
+        weighting = method.weights
     if not callable(weighting):
         raise InvalidTypeError(
             f"weighting must be a function from Gramians to weights or a name, got {type(weighting).__name__}"

@@ -10,7 +10,7 @@ from mojd._arrays import Array, precision_of
 from mojd.certificates import power_of_two
 from mojd.qp import NNQP
 from mojd.solvers import fused
-from mojd.weightings._registry import Weighting, register
+from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
     check_values,
@@ -122,8 +122,9 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
 
 
 register(
-    Weighting(
+    QuadraticWeighting(
         name="mgda",
+        title="MGDA",
         weights=mgda,
         problem=mgda_problem,
         lift=mgda_lift,

@@ -22,7 +22,7 @@ from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.status import Status
-from mojd.weightings._registry import Weighting, register
+from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
     beside,
@@ -280,8 +280,9 @@ def _general(
 
 
 register(
-    Weighting(
+    QuadraticWeighting(
         name="pcd",
+        title="PCD",
         weights=pcd,
         problem=pcd_problem,
         lift=pcd_lift,

@@ -10,7 +10,7 @@ from mojd import _checks
 from mojd._arrays import Array, as_array, plain_values
 from mojd.qp import NNQP
 from mojd.solvers import fused
-from mojd.weightings._registry import Weighting, register
+from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
     beside,
@@ -240,8 +240,9 @@ def dualproj(
 
 
 register(
-    Weighting(
+    QuadraticWeighting(
         name="dualproj",
+        title="DualProj",
         weights=dualproj,
         problem=dualproj_problem,
         lift=dualproj_lift,

@@ -11,7 +11,7 @@ from mojd import _checks
 from mojd._arrays import Array, FloatArray, precision_of
 from mojd.qp import NNQP
 from mojd.solvers import fused
-from mojd.weightings._registry import Weighting, register
+from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
     check_statuses,
@@ -149,8 +149,9 @@ def upgrad(
 
 
 register(
-    Weighting(
+    QuadraticWeighting(
         name="upgrad",
+        title="UPGrad",
         weights=upgrad,
         problem=upgrad_problem,
         lift=upgrad_lift,

@@ -1,4 +1,4 @@
-"""What every registered weighting must do. A new method file joins by existing.
+"""What every registered method that is a quadratic programme must do. A new method file joins by existing.
 
 A method is a function from Gramians to weights, and the problem that it solves together with the lift
 from the problem's minimisers to weights. The contract: both say the same, for every exact solver, and the
@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 import mojd
 from mojd.solvers import registered_solvers
-from mojd.weightings import Weighting, registered_weightings
+from mojd.weightings import QuadraticWeighting, registered_programmes
 from mojd.weightings._shared import view
 from tests.reference import exact
 from tests.reference import rational as ra
 from tests.reference.bounds import direction_error, stored_gramian
 from tests.reference.families import FAMILIES, Floats, symmetric_gramian
 
-WEIGHTINGS = registered_weightings()
+WEIGHTINGS = registered_programmes()
 EXACT_SOLVERS = tuple(solver for solver in registered_solvers() if solver.exact)
 EXACT_FAMILIES = [name for name, family in FAMILIES.items() if family.exact]
 # The largest problem of a method is as large as its Gramian.
@@ -38,9 +38,9 @@ def named(item: Any) -> str:
 
 
 @pytest.fixture(params=WEIGHTINGS, ids=named)
-def weighting(request: pytest.FixtureRequest) -> Weighting:
+def weighting(request: pytest.FixtureRequest) -> QuadraticWeighting:
     """Each weighting."""
-    found: Weighting = request.param
+    found: QuadraticWeighting = request.param
     return found
 
 
@@ -49,14 +49,14 @@ def random_gramians(count: int, k: int, seed: int = 0) -> Floats:
     return np.stack([symmetric_gramian(jacobian) for jacobian in rows])
 
 
-def by_problem(weighting: Weighting, gramian: Floats, solver: str) -> Floats:
+def by_problem(weighting: QuadraticWeighting, gramian: Floats, solver: str) -> Floats:
     """Compute the weights through the method's own problem and lift."""
     solution = mojd.solve(weighting.problem(gramian), solver)
     weights: Floats = weighting.lift(solution.x_float64, view(gramian))
     return weights
 
 
-def exact_weights(weighting: Weighting, gramian: Floats) -> list[Fraction]:
+def exact_weights(weighting: QuadraticWeighting, gramian: Floats) -> list[Fraction]:
     """Enumerate; skip a method for which there is no reference."""
     reference = getattr(exact, weighting.name, None)
     if reference is None:
@@ -66,7 +66,7 @@ def exact_weights(weighting: Weighting, gramian: Floats) -> list[Fraction]:
     return list(found)
 
 
-def direction_errors(weighting: Weighting, gramian: Floats, weights: Floats) -> tuple[float, float]:
+def direction_errors(weighting: QuadraticWeighting, gramian: Floats, weights: Floats) -> tuple[float, float]:
     """Return the relative error of the direction, and the error that rounding exact weights makes."""
     truth = exact_weights(weighting, gramian)
     return direction_error(weights, truth, gramian), exact.rounding_floor(truth, gramian)
@@ -77,12 +77,12 @@ class TestRegistration:
         names = [weighting.name for weighting in WEIGHTINGS]
         assert len(names) == len(set(names))
 
-    def test_it_is_public_under_its_name(self, weighting: Weighting) -> None:
+    def test_it_is_public_under_its_name(self, weighting: QuadraticWeighting) -> None:
         assert getattr(mojd, weighting.name) is weighting.weights
         assert getattr(mojd, f"{weighting.name}_problem") is weighting.problem
         assert {weighting.name, f"{weighting.name}_problem"} <= set(mojd.__all__)
 
-    def test_it_says_what_it_is(self, weighting: Weighting) -> None:
+    def test_it_says_what_it_is(self, weighting: QuadraticWeighting) -> None:
         for text in (weighting.summary, weighting.source):
             assert text
             assert "\n" not in text
@@ -91,7 +91,7 @@ class TestRegistration:
         for part in (r"\operatorname*{arg\,min}", "Parameters", "Returns", "Raises", "References", ">>>"):
             assert part in documentation
 
-    def test_it_takes_the_options_that_all_take(self, weighting: Weighting) -> None:
+    def test_it_takes_the_options_that_all_take(self, weighting: QuadraticWeighting) -> None:
         parameters = inspect.signature(weighting.weights).parameters
         for name, default in (("solver", "auto"), ("threads", 1), ("nonfinite", "raise")):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
@@ -100,7 +100,7 @@ class TestRegistration:
 
 class TestOneAnswer:
     @pytest.mark.parametrize("solver", ANY_SIZE, ids=named)
-    def test_weights_are_the_lifted_minimisers(self, weighting: Weighting, solver: Any) -> None:
+    def test_weights_are_the_lifted_minimisers(self, weighting: QuadraticWeighting, solver: Any) -> None:
         for k in (2, 3, 4, 5, 8, 13):
             gramians = random_gramians(12, k)
             together = weighting.weights(gramians)
@@ -112,7 +112,9 @@ class TestOneAnswer:
                 np.testing.assert_allclose(chosen, weights, rtol=1e-12, atol=1e-13)
 
     @pytest.mark.parametrize("family", [*EXACT_FAMILIES, "rank_half", "row_scales_low_rank", "clustered"])
-    def test_directions_agree_where_weights_need_not(self, weighting: Weighting, family: str) -> None:
+    def test_directions_agree_where_weights_need_not(
+        self, weighting: QuadraticWeighting, family: str
+    ) -> None:
         """Dependent gradients have many weights for one direction: compare d in units of the gradients."""
         for k in (4, 9, 17):
             gramian = FAMILIES[family].sample(k, np.random.default_rng(k)).gramian
@@ -126,7 +128,7 @@ class TestOneAnswer:
                 assert distance <= allowed, solver.name
 
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_finite_gramians_have_finite_weights(self, weighting: Weighting, family: str) -> None:
+    def test_finite_gramians_have_finite_weights(self, weighting: QuadraticWeighting, family: str) -> None:
         """On whatever path: alone, in a batch, in float32, by any exact solver that takes it."""
         for k in (2, 3, 5, 12):
             if k < FAMILIES[family].min_size:
@@ -142,7 +144,7 @@ class TestOneAnswer:
                 assert np.isfinite(weighting.weights(gramian.astype(np.float32))).all()
 
     @pytest.mark.parametrize("threads", [2, 5])
-    def test_threads_change_nothing(self, weighting: Weighting, threads: int) -> None:
+    def test_threads_change_nothing(self, weighting: QuadraticWeighting, threads: int) -> None:
         for count, k in ((1, 5), (1, 20), (2, 9), (23, 2), (23, 3), (23, 4), (23, 7)):
             gramians = random_gramians(count, k)
             expected = weighting.weights(gramians)
@@ -150,7 +152,7 @@ class TestOneAnswer:
             if count == 1:
                 assert np.array_equal(weighting.weights(gramians[0], threads=threads), expected[0])
 
-    def test_calling_again_changes_nothing(self, weighting: Weighting) -> None:
+    def test_calling_again_changes_nothing(self, weighting: QuadraticWeighting) -> None:
         for k in (2, 3, 8):
             gramians = random_gramians(3, k)
             before = gramians.copy()
@@ -164,7 +166,7 @@ class TestOneAnswer:
 
 class TestExactness:
     @pytest.mark.parametrize("family", EXACT_FAMILIES)
-    def test_directions_match_enumeration(self, weighting: Weighting, family: str) -> None:
+    def test_directions_match_enumeration(self, weighting: QuadraticWeighting, family: str) -> None:
         for k in (1, 2, 3, 4, 5):
             if k < FAMILIES[family].min_size:
                 continue
@@ -175,7 +177,7 @@ class TestExactness:
 
     @pytest.mark.parametrize("solver", ANY_SIZE, ids=named)
     def test_directions_of_every_exact_solver_match_enumeration(
-        self, weighting: Weighting, solver: Any
+        self, weighting: QuadraticWeighting, solver: Any
     ) -> None:
         for family in ("integers", "integers_rank_deficient", "duplicates_grid", "antiparallel_grid", "ties"):
             gramian = FAMILIES[family].sample(4, np.random.default_rng(7)).gramian
@@ -185,7 +187,7 @@ class TestExactness:
 
     @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=named)
     @given(data=st.data())
-    def test_any_jacobian_of_integers(self, weighting: Weighting, data: st.DataObject) -> None:
+    def test_any_jacobian_of_integers(self, weighting: QuadraticWeighting, data: st.DataObject) -> None:
         """Any number of objectives and parameters, any rank, rows scaled by powers of two, any batch."""
         k, n = data.draw(st.integers(1, 4), label="K"), data.draw(st.integers(1, 5), label="n")
         count = data.draw(st.integers(1, 3), label="batch")
@@ -203,7 +205,7 @@ class TestExactness:
 
 class TestArrays:
     @pytest.mark.parametrize("k", [1, 2, 3, 5])
-    def test_one_objective_or_more(self, weighting: Weighting, k: int) -> None:
+    def test_one_objective_or_more(self, weighting: QuadraticWeighting, k: int) -> None:
         weights = weighting.weights(random_gramians(1, k)[0])
         assert weights.shape == (k,)
         assert weights.dtype == np.float64
@@ -211,7 +213,7 @@ class TestArrays:
         assert (weights >= 0).all()
 
     @pytest.mark.parametrize("shape", [(1,), (4,), (2, 3), (2, 1, 2)])
-    def test_leading_axes(self, weighting: Weighting, shape: tuple[int, ...]) -> None:
+    def test_leading_axes(self, weighting: QuadraticWeighting, shape: tuple[int, ...]) -> None:
         for k in (1, 2, 3, 5):
             gramians = random_gramians(int(np.prod(shape)), k).reshape(*shape, k, k)
             weights = weighting.weights(gramians)
@@ -221,12 +223,12 @@ class TestArrays:
                 np.testing.assert_allclose(weights[index], alone, rtol=1e-13, atol=1e-14)
 
     @pytest.mark.parametrize("k", [1, 2, 3, 6])
-    def test_empty_batches(self, weighting: Weighting, k: int) -> None:
+    def test_empty_batches(self, weighting: QuadraticWeighting, k: int) -> None:
         for shape in ((0,), (3, 0)):
             assert weighting.weights(np.zeros((*shape, k, k))).shape == (*shape, k)
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-    def test_floats_of_any_size(self, weighting: Weighting, dtype: Any) -> None:
+    def test_floats_of_any_size(self, weighting: QuadraticWeighting, dtype: Any) -> None:
         """These Gramians are exact in half precision: the answer is float64's, rounded once."""
         small = np.array([[4.0, -2.0, 1.0], [-2.0, 8.0, -3.0], [1.0, -3.0, 6.0]])
         large = np.kron(np.eye(2), small)
@@ -235,7 +237,7 @@ class TestArrays:
             assert weights.dtype == dtype
             assert np.array_equal(weights, weighting.weights(gramian).astype(dtype))
 
-    def test_lists_and_integers(self, weighting: Weighting) -> None:
+    def test_lists_and_integers(self, weighting: QuadraticWeighting) -> None:
         gramian = [[18, -22], [-22, 38]]
         expected = weighting.weights(np.array(gramian, float))
         for given_gramian in (
@@ -248,7 +250,7 @@ class TestArrays:
             assert weights.dtype == np.float64
             assert np.array_equal(weights, expected)
 
-    def test_memory_of_any_layout(self, weighting: Weighting) -> None:
+    def test_memory_of_any_layout(self, weighting: QuadraticWeighting) -> None:
         for k in (2, 3, 6):
             gramians = random_gramians(4, k)
             expected = weighting.weights(gramians)
@@ -260,7 +262,7 @@ class TestArrays:
                 assert np.array_equal(weighting.weights(array), expected)
                 np.testing.assert_allclose(weighting.weights(array[1]), expected[1], rtol=1e-13)
 
-    def test_broadcast_views(self, weighting: Weighting) -> None:
+    def test_broadcast_views(self, weighting: QuadraticWeighting) -> None:
         for k in (2, 3, 5):
             gramian = random_gramians(1, k)[0]
             weights = weighting.weights(np.broadcast_to(gramian, (6, k, k)))
@@ -270,7 +272,7 @@ class TestArrays:
 
 class TestNonfinite:
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-    def test_an_error_says_where(self, weighting: Weighting, bad: float) -> None:
+    def test_an_error_says_where(self, weighting: QuadraticWeighting, bad: float) -> None:
         for k, index in itertools.product((2, 3, 5), ((0, 0), (0, 1), (1, 1))):
             gramian = random_gramians(1, k)[0]
             gramian[index] = bad
@@ -279,7 +281,7 @@ class TestNonfinite:
             ):
                 weighting.weights(gramian)
 
-    def test_propagation_spoils_one_problem_only(self, weighting: Weighting) -> None:
+    def test_propagation_spoils_one_problem_only(self, weighting: QuadraticWeighting) -> None:
         for k in (2, 3, 5, 9):
             gramians = random_gramians(19, k)
             expected = weighting.weights(gramians)
@@ -291,21 +293,21 @@ class TestNonfinite:
             np.testing.assert_allclose(weights[~spoilt], expected[~spoilt], rtol=1e-12, atol=1e-13)
             assert np.isnan(weighting.weights(gramians[3], nonfinite="propagate")).all()
 
-    def test_a_lone_objective_may_not_be_a_number(self, weighting: Weighting) -> None:
+    def test_a_lone_objective_may_not_be_a_number(self, weighting: QuadraticWeighting) -> None:
         with pytest.raises(mojd.NonFiniteError, match="gramian"):
             weighting.weights([[np.nan]])
         assert np.isnan(weighting.weights([[np.nan]], nonfinite="propagate")).all()
 
 
 class TestAggregate:
-    def test_by_name_and_by_function(self, weighting: Weighting) -> None:
+    def test_by_name_and_by_function(self, weighting: QuadraticWeighting) -> None:
         jacobian = np.random.default_rng(0).standard_normal((4, 7))
         weights = weighting.weights(jacobian @ jacobian.T)
         for given_weighting in (weighting.name, weighting.weights, getattr(mojd, weighting.name)):
             direction = mojd.aggregate(jacobian, given_weighting)
             np.testing.assert_allclose(direction, jacobian.T @ weights, rtol=1e-12)
 
-    def test_a_batch(self, weighting: Weighting) -> None:
+    def test_a_batch(self, weighting: QuadraticWeighting) -> None:
         jacobian = np.random.default_rng(0).standard_normal((2, 3, 4, 7))
         directions = mojd.aggregate(jacobian, weighting.name)
         assert directions.shape == (2, 3, 7)
