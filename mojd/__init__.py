@@ -5,6 +5,7 @@ of several losses into weights; the direction to follow is d = Jᵀw. Arrays of 
 CuPy or any array-API library go in, and the same kind comes out.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mojd.errors import (
@@ -37,7 +38,9 @@ from mojd.weightings import (
 )
 
 if TYPE_CHECKING:
+    from mojd import properties
     from mojd.compare.recording import record
+    from mojd.properties.checking import check
 
 __version__ = "0.1.0"
 
@@ -54,6 +57,7 @@ __all__ = [
     "Status",
     "aggregate",
     "available_solvers",
+    "check",
     "dualproj",
     "dualproj_problem",
     "gramian",
@@ -65,6 +69,7 @@ __all__ = [
     "pcd_problem",
     "project",
     "project_problem",
+    "properties",
     "record",
     "solve",
     "upgrad",
@@ -73,9 +78,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the recorder on first use: a training step has no need of the comparison around it."""
+    """Load checks and the recorder on first use: a training step has no need of what is around them."""
     if name == "record":
         from mojd.compare.recording import record
 
         return record
+    if name == "check":
+        from mojd.properties.checking import check
+
+        return check
+    if name == "properties":
+        return importlib.import_module("mojd.properties")
     raise AttributeError(f"module 'mojd' has no attribute {name!r}")

@@ -34,6 +34,7 @@ def build_app() -> typer.Typer:
             f"the mojd command needs {error.name}: pip install 'mojd[cli]'"
         ) from error
     from mojd.compare.command import COMPARE_HELP, compare_command, solvers_command
+    from mojd.properties.command import CHECK_HELP, check_command
 
     app = typer.Typer(
         help="Exact and fast weights for training with several losses.",
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
         """Take the options that come before a command."""
 
     app.command("compare", help=COMPARE_HELP)(compare_command)
+    app.command("check", help=CHECK_HELP)(check_command)
     app.command("solvers")(solvers_command)
     return app
 
@@ -72,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 2 for input that can't be used, or 130 if interrupted.
+        The exit status: 0, 1 if a property that was claimed fails, 2 for input that can't be used, or
+        130 if interrupted.
 
     Examples
     --------
@@ -85,21 +88,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        build_app()(_complete_json(given), prog_name="mojd")
+        build_app()(_complete_files(given), prog_name="mojd")
     except MojdError as error:
         print(f"mojd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("mojd: interrupted", file=sys.stderr)
+        return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     return 0
 
 
-def _complete_json(arguments: Sequence[str]) -> list[str]:
-    """Let ``--json`` stand without a file, which the command-line library has no notion of."""
+def _complete_files(arguments: Sequence[str]) -> list[str]:
+    """Let options that write a file stand without one, which the command-line library has no notion of."""
     completed: list[str] = []
     for place, argument in enumerate(arguments):
         completed.append(argument)
         following = arguments[place + 1 : place + 2]
-        if argument == "--json" and (not following or (following[0].startswith("-") and following[0] != "-")):
+        alone = not following or (following[0].startswith("-") and following[0] != "-")
+        if argument in ("--json", "--markdown") and alone:
             completed.append("-")
     return completed

@@ -14,6 +14,7 @@ import pytest
 
 import mojd
 import mojd.compare
+import mojd.properties
 import mojd.solvers
 import mojd.weightings
 
@@ -25,6 +26,7 @@ OPTIONAL = (
     "osqp",
     "cvxpy",
     "qpsolvers",
+    "hypothesis",
     "matplotlib",
     "typer",
     "rich",
@@ -36,7 +38,7 @@ OPTIONAL = (
 # and earlier ones only. `kernels` is apart: it imports nothing but itself.
 LAYERS = (
     ("mojd.errors",),
-    ("mojd._arrays",),
+    ("mojd._arrays", "mojd._terminal"),
     ("mojd._checks",),
     ("mojd.certificates", "mojd.gramian", "mojd.status"),
     ("mojd.qp",),
@@ -129,6 +131,11 @@ print(time.perf_counter() - start)
 """
         assert min(float(run(code)) for _ in range(3)) < 0.3
 
+    def test_checks_are_loaded_on_demand(self) -> None:
+        loaded = "'mojd.properties' in sys.modules, 'hypothesis' in sys.modules"
+        code = f"import sys, mojd; print({loaded}); mojd.check, mojd.properties.conflict; print({loaded})"
+        assert run(code).split("\n")[:2] == ["False False", "True False"]
+
     def test_recording_is_loaded_on_demand(self) -> None:
         loaded = "'mojd.compare' in sys.modules"
         code = f"import sys, mojd; before = {loaded}; mojd.record; print(before, {loaded})"
@@ -145,10 +152,12 @@ print(json.dumps(sorted(public)))
 """
         defined = set(json.loads(run(code))) - {"TYPE_CHECKING", "Any"}
         # Loaded on first use, by __getattr__.
-        assert set(mojd.__all__) == defined | {"record"}
+        assert set(mojd.__all__) == defined | {"check", "properties", "record"}
 
     @pytest.mark.parametrize(
-        "module", [mojd, mojd.solvers, mojd.weightings, mojd.compare], ids=lambda m: m.__name__
+        "module",
+        [mojd, mojd.solvers, mojd.weightings, mojd.properties, mojd.compare],
+        ids=lambda m: m.__name__,
     )
     def test_all_is_sorted_and_exists(self, module: ModuleType) -> None:
         names: list[str] = list(module.__all__)
@@ -179,6 +188,7 @@ print(json.dumps(sorted(public)))
             "init_normaliser",
             "normalise",
             "record",
+            "check",
         ]
         assert set(wanted) <= set(mojd.__all__)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
 
+from mojd._terminal import STDOUT, check_folders, progress_bar, stdout_console
 from mojd.compare import (
     REPEATS,
     TIME_LIMIT_S,
@@ -25,16 +24,11 @@ from mojd.solvers import registered_solvers
 try:
     import typer
     from rich import box
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
 except ModuleNotFoundError as error:
     raise MissingDependencyError(f"the mojd command needs {error.name}: pip install 'mojd[cli]'") from error
 
 from mojd.compare.tables import LEAST_WIDTH, print_report
-
-# What --json writes to when no file follows it.
-STDOUT = "-"
 
 RANDOM_SIZES = (2, 3, 8, 32, 128)
 
@@ -104,9 +98,7 @@ def compare_command(
     """Compare solvers as the options say, and print or write the report."""
     if random and gramians is not None:
         raise InvalidInputError("--random and --gramians exclude each other")
-    for path in (plot, Path(json) if json not in (None, STDOUT) else None):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InvalidInputError(f"{path}: the folder {path.absolute().parent} does not exist")
+    check_folders(plot, json)
     if plot is not None:
         from mojd.compare import plots  # noqa: F401 (without matplotlib, say so before the run)
 
@@ -116,7 +108,7 @@ def compare_command(
     )
     interrupted = False
     try:
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             report = compare(
                 chosen,
                 method,
@@ -146,7 +138,7 @@ def solvers_command() -> None:
         )
         sizes = "any" if solver.max_size is None else f"≤ {solver.max_size}"
         table.add_row(solver.name, available, sizes, solver.summary)
-    _stdout().print(table)
+    stdout_console(LEAST_WIDTH).print(table)
 
 
 def _parse_sizes(text: str) -> list[int]:
@@ -184,31 +176,13 @@ def _select(gramians: dict[str, FloatArray], sizes: list[int] | None) -> dict[st
     return selected
 
 
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Show a progress bar on stderr if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
-
-
-def _stdout() -> Console:
-    """Return a console for stdout that is wide enough for every table."""
-    console = Console()
-    return (
-        Console(width=max(console.width, LEAST_WIDTH)) if console.is_terminal else Console(width=LEAST_WIDTH)
-    )
-
-
 def _write(report: Report, json: str | None, plot: Path | None) -> None:
     """Write the report to everywhere that was asked for."""
     try:
         if json == STDOUT:
             sys.stdout.write(report.to_json() + "\n")
         else:
-            print_report(report, _stdout())
+            print_report(report, stdout_console(LEAST_WIDTH))
             if json is not None:
                 Path(json).write_text(report.to_json() + "\n", encoding="utf-8")
         if plot is not None:

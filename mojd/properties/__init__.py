@@ -1,0 +1,60 @@
+"""Properties of methods: measures of their violation, strategies for examples, and checks of both.
+
+One property a file, or one family of them; to add one, write its file and name it here.
+"""
+
+from mojd.properties._registry import Property, get_property, registered_properties
+
+from mojd.properties.non_conflicting import conflict, conflict_of_direction  # isort: skip
+from mojd.properties.linear_under_scaling import superposition_error  # isort: skip
+from mojd.properties.weighted import outside_of_span  # isort: skip
+from mojd.properties.invariances import (  # isort: skip
+    homogeneity_error,
+    permutation_error,
+    row_scale_error,
+)
+from mojd.properties.optimal import optimality_residual  # isort: skip
+from mojd.properties.stationarity import (  # isort: skip
+    Stationarity,
+    strong_stationarity,
+    weak_stationarity,
+)
+from mojd.properties.priorities import (  # isort: skip
+    contradiction_error,
+    is_feasible,
+    missing_progress,
+)
+from mojd.properties._subject import Subject, subject
+from mojd.properties.checking import check, violation
+from mojd.properties.report import Counterexample, Finding, PropertyViolated, Report
+from mojd.properties.table import Spec, check_table
+
+__all__ = [
+    "Counterexample",
+    "Finding",
+    "Property",
+    "PropertyViolated",
+    "Report",
+    "Spec",
+    "Stationarity",
+    "Subject",
+    "check",
+    "check_table",
+    "conflict",
+    "conflict_of_direction",
+    "contradiction_error",
+    "get_property",
+    "homogeneity_error",
+    "is_feasible",
+    "missing_progress",
+    "optimality_residual",
+    "outside_of_span",
+    "permutation_error",
+    "registered_properties",
+    "row_scale_error",
+    "strong_stationarity",
+    "subject",
+    "superposition_error",
+    "violation",
+    "weak_stationarity",
+]

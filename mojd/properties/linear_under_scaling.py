@@ -1,0 +1,41 @@
+"""Linear under scaling: a gradient counts in proportion to its length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mojd._arrays import FloatArray
+from mojd.properties._registry import Property, register
+from mojd.properties._subject import Subject
+from mojd.properties._units import largest
+
+
+def superposition_error(subject: Subject, jacobian: FloatArray, seed: int, a: Any, b: Any) -> float:
+    """Measure ‖𝒜(diag(a + b)·J) − 𝒜(diag(a)·J) − 𝒜(diag(b)·J)‖ relative to the longest vector in it."""
+    parts = [factor[:, None] * jacobian for factor in (a + b, a, b)]
+    whole, first, second = (subject.step(part, seed=seed).direction for part in parts)
+    unit = largest(parts[0], whole, first, second)
+    return float(np.linalg.norm(whole - first - second)) / unit
+
+
+def _extras(K: int) -> Mapping[str, Any]:
+    from mojd.properties.strategies import row_factors
+
+    return {"a": row_factors(K), "b": row_factors(K)}
+
+
+register(
+    Property(
+        name="linear_under_scaling",
+        title="linear under scaling",
+        summary="scaling a gradient scales its share of d in proportion",
+        source="arXiv 2406.16232, section 2.2",
+        group="jacobian descent",
+        tolerance=1e-9,
+        measure=superposition_error,
+        extras=_extras,
+    )
+)

@@ -1,0 +1,307 @@
+"""The five guarantees of Priority-Constrained Descent, and what feasibility is worth.
+
+Row 0 is the primary, the other rows are the secondaries. Methods that know no τ are measured as they
+are: what they return is compared with what PCD promises for that τ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mojd._arrays import FloatArray
+from mojd.gramian import gramian
+from mojd.properties._registry import Property, register
+from mojd.properties._subject import Step, Subject
+from mojd.properties._units import largest
+from mojd.properties.stationarity import weak_stationarity
+from mojd.solvers import solve
+from mojd.status import Status
+from mojd.weightings import init_normaliser, normalise, pcd_problem
+
+NOT_MEANT = float("nan")
+# d counts as 0 below this part of the sum of its terms.
+_STOPPED = 1e-13
+
+
+def is_feasible(jacobian: FloatArray, tau: float) -> bool:
+    """Whether some direction gives every secondary a τ-fraction of its own progress."""
+    return solve(pcd_problem(gramian(jacobian), tau)).status is Status.OPTIMAL
+
+
+def missing_progress(jacobian: FloatArray, direction: FloatArray, tau: float, size: float = 0.0) -> float:
+    r"""Measure how far the worst secondary is from its guaranteed progress.
+
+    .. math:: \max_{j \ge 1} \frac{\tau \|g_j\|^2 - g_j^\top d}{\|g_j\| \max(\|d\|, \max_i \|g_i\|)}
+
+    Parameters
+    ----------
+    jacobian : float64 array, shape (K, n)
+    direction : float64 array, shape (n,)
+    tau : float
+    size : float, default 0
+        Σ |wᵢ|·‖gᵢ‖, if known: the denominator's second factor, if it is larger.
+
+    Returns
+    -------
+    float
+        0 if every secondary has its progress.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mojd.properties import missing_progress
+    >>> J = np.array([[1.0, 0.0], [-1.0, 1.0]])
+    >>> missing_progress(J, J[0], tau=0.0)
+    0.5
+    """
+    norms = np.linalg.norm(jacobian, axis=-1)[1:]
+    slack = jacobian[1:] @ direction - tau * norms**2
+    scale = norms * max(largest(jacobian, direction), size)
+    return float(np.where(scale > 0, -slack / np.where(scale > 0, scale, 1.0), 0.0).max(initial=0.0))
+
+
+def _progress(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+    if not is_feasible(jacobian, tau):
+        return NOT_MEANT
+    step = subject.step(jacobian, seed=seed, tau=tau)
+    return missing_progress(jacobian, step.direction, tau, step.size)
+
+
+def _fallback(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+    """Return ‖d − g₀‖ where g₀ satisfies every constraint already."""
+    if missing_progress(jacobian, jacobian[0], tau) > 0:
+        return NOT_MEANT
+    direction = subject.step(jacobian, seed=seed, tau=tau).direction
+    return float(np.linalg.norm(direction - jacobian[0])) / largest(jacobian, direction)
+
+
+def _normalised_step(subject: Subject, history: list[FloatArray], seed: int, tau: float) -> Step:
+    """Return the last step of a method after its normaliser, if it has one, has seen a history."""
+    state, scales = init_normaliser(len(history[0])), None
+    for rows in history:
+        scales, state = normalise(state, gramian(rows), eps=0.0)
+    return subject.step(history[-1], seed=seed, tau=tau, scales=scales)
+
+
+def _scale_invariance(
+    subject: Subject, jacobian: FloatArray, seed: int, tau: float, c: FloatArray, before: FloatArray
+) -> float:
+    """Return by how much d changes if loss i is multiplied by cᵢ from the first step on."""
+    if not np.linalg.norm(jacobian, axis=-1).all():
+        # The average of a gradient that has always been 0 has no scale.
+        return NOT_MEANT
+    history = [before[:, None] * jacobian, jacobian]
+    plain = _normalised_step(subject, history, seed, tau)
+    scaled = _normalised_step(subject, [c[:, None] * rows for rows in history], seed, tau)
+    unit = min(plain.size, scaled.size)
+    return float(np.linalg.norm(plain.direction - scaled.direction)) / unit if unit > 0 else 0.0
+
+
+def _endpoint(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+    """Return by how far a point where the method stops isn't one where it may."""
+    if not is_feasible(jacobian, tau):
+        return NOT_MEANT
+    step = subject.step(jacobian, seed=seed, tau=tau)
+    norm = float(np.linalg.norm(step.direction))
+    if not jacobian.any():
+        return norm
+    if norm > _STOPPED * step.size:
+        return 0.0
+    return 1.0 if tau > 0 else weak_stationarity(jacobian).distance
+
+
+def _dial(subject: Subject, jacobian: FloatArray, seed: int) -> float:
+    """Return how far τ is from a dial: nested constraints, a distance that grows, no jumps."""
+    if not is_feasible(jacobian, 1.0):
+        return NOT_MEANT
+
+    def at(tau: float) -> Step:
+        return subject.step(jacobian, seed=seed, tau=tau)
+
+    grid = (0.0, 0.25, 0.5, 0.75, 1.0)
+    steps = [at(tau) for tau in grid]
+    unit = max(largest(jacobian, *(step.direction for step in steps)), *(step.size for step in steps))
+    away = [float(np.linalg.norm(step.direction - jacobian[0])) for step in steps]
+    pairs = range(len(grid) - 1)
+    nested = max(
+        missing_progress(jacobian, steps[i + 1].direction, grid[i], steps[i + 1].size) for i in pairs
+    )
+    backwards = max((away[i] - away[i + 1]) / unit for i in pairs)
+    changes = [float(np.linalg.norm(steps[i + 1].direction - steps[i].direction)) for i in pairs]
+    steepest = int(np.argmax(changes))
+    return max(nested, backwards, _jump(at, grid[steepest], grid[steepest + 1]) / unit)
+
+
+def _jump(at: Any, low: float, high: float) -> float:
+    """Return the change of d over an interval of 2⁻⁴² that bisection has closed in on the largest change."""
+    left, right = at(low).direction, at(high).direction
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        between = at(middle).direction
+        if np.linalg.norm(between - left) >= np.linalg.norm(right - between):
+            high, right = middle, between
+        else:
+            low, left = middle, between
+    return float(np.linalg.norm(right - left))
+
+
+def _certified(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+    """Return the fault of the certificate: of the ray if infeasible, of the constraints if not."""
+    solution = solve(pcd_problem(gramian(jacobian), tau))
+    if solution.status is not Status.INFEASIBLE:
+        step = subject.step(jacobian, seed=seed, tau=tau)
+        return missing_progress(jacobian, step.direction, tau, step.size)
+    return contradiction_error(jacobian, solution.ray, tau)
+
+
+def contradiction_error(jacobian: FloatArray, ray: FloatArray, tau: float) -> float:
+    r"""Measure how far a ray is from proving that PCD's constraints contradict each other.
+
+    A proof is z ≥ 0 with :math:`\sum_j z_j g_j = 0` and :math:`\sum_j z_j \tau \|g_j\|^2 > 0` over the
+    secondaries: the constraints, weighted by z, add up to 0 ≥ something positive (Farkas).
+
+    Parameters
+    ----------
+    jacobian : float64 array, shape (K, n)
+    ray : float64 array, shape (K − 1,)
+    tau : float
+
+    Returns
+    -------
+    float
+        ‖Σ zⱼgⱼ‖ / Σ zⱼ‖gⱼ‖; 1 if z has a negative entry or the sum above isn't positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mojd.properties import contradiction_error
+    >>> J = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -2.0]])
+    >>> contradiction_error(J, np.array([2.0, 1.0]), tau=0.1)
+    0.0
+    """
+    rows = jacobian[1:]
+    norms = np.linalg.norm(rows, axis=-1)
+    size = float(ray @ norms)
+    if not (np.isfinite(ray).all() and (ray >= 0).all() and size > 0 and tau > 0):
+        return 1.0
+    return float(np.linalg.norm(ray @ rows)) / size
+
+
+def _tau(K: int) -> Mapping[str, Any]:
+    from mojd.properties.strategies import taus
+
+    del K
+    return {"tau": taus()}
+
+
+def _positive_tau(K: int) -> Mapping[str, Any]:
+    from mojd.properties.strategies import taus
+
+    del K
+    return {"tau": taus(positive=True)}
+
+
+def _history(K: int) -> Mapping[str, Any]:
+    from mojd.properties.strategies import row_factors, taus
+
+    return {"tau": taus(), "c": row_factors(K), "before": row_factors(K)}
+
+
+def _no_dial(subject: Subject) -> str:
+    return "" if "tau" in subject.parameters else "it has no τ to turn"
+
+
+_SOURCE = "arXiv 2606.29521, "
+_PAIRS = (2, 6)
+
+register(
+    Property(
+        name="secondary_progress",
+        title="secondary progress",
+        summary="every secondary makes a τ-fraction of its own progress",
+        source=_SOURCE + "per-step secondary progress",
+        group="priorities",
+        tolerance=1e-9,
+        measure=_progress,
+        extras=_tau,
+        k=_PAIRS,
+    )
+)
+register(
+    Property(
+        name="fallback_to_primary",
+        title="fallback to the primary",
+        summary="d is the primary gradient wherever that gives enough progress",
+        source=_SOURCE + "fallback",
+        group="priorities",
+        tolerance=1e-9,
+        measure=_fallback,
+        extras=_tau,
+        k=_PAIRS,
+        structures=(
+            "integers",
+            "low_rank",
+            "duplicated",
+            "nearly_parallel",
+            "zero_rows",
+            "row_scales",
+            "gaussian",
+        ),
+    )
+)
+register(
+    Property(
+        name="normalised_scale_invariance",
+        title="scale invariance",
+        summary="multiplying a loss by a constant from the start leaves d as it is",
+        source=_SOURCE + "scale invariance",
+        group="priorities",
+        tolerance=1e-9,
+        measure=_scale_invariance,
+        extras=_history,
+        k=_PAIRS,
+    )
+)
+register(
+    Property(
+        name="composite_stationarity",
+        title="composite multi-stationarity",
+        summary="for τ > 0, d = 0 only where every gradient is 0",
+        source=_SOURCE + "composite multi-stationarity",
+        group="priorities",
+        tolerance=1e-9,
+        measure=_endpoint,
+        extras=_tau,
+        k=_PAIRS,
+    )
+)
+register(
+    Property(
+        name="one_dial",
+        title="one dial",
+        summary="larger τ means nested constraints and a continuous way from the primary",
+        source=_SOURCE + "one bounded dial",
+        group="priorities",
+        tolerance=1e-6,
+        measure=_dial,
+        why_not=_no_dial,
+        k=_PAIRS,
+    )
+)
+register(
+    Property(
+        name="certified_feasibility",
+        title="certified feasibility",
+        summary="constraints are met, or a ray proves that they contradict each other",
+        source=_SOURCE + "feasibility",
+        group="priorities",
+        tolerance=1e-9,
+        measure=_certified,
+        extras=_positive_tau,
+        why_not=_no_dial,
+        k=_PAIRS,
+    )
+)

@@ -1,0 +1,66 @@
+"""Weighted: the direction is a combination of the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mojd._arrays import FloatArray, as_array, to_float64
+from mojd._checks import check_jacobian_shape, check_rows
+from mojd.properties._registry import Property, register
+from mojd.properties._subject import Subject
+from mojd.properties._units import largest
+
+
+def outside_of_span(jacobian: Any, direction: Any) -> float:
+    r"""Measure how much of a direction is no combination of the gradients.
+
+    .. math:: \min_{w \in \mathbb{R}^K} \frac{\|d - J^\top w\|}{\max(\|d\|, \max_i \|g_i\|)}
+
+    Parameters
+    ----------
+    jacobian : array, shape (K, n)
+    direction : array, shape (n,)
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, definition of weighted aggregators.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.properties.outside_of_span([[1.0, 0.0], [2.0, 0.0]], [3.0, 4.0])
+    0.8
+    """
+    J = as_array(jacobian, "jacobian")
+    check_jacobian_shape(J)
+    d = as_array(direction, "direction")
+    check_rows(d, int(J.shape[-1]), "direction", "one number per parameter")
+    rows, values = to_float64(J), to_float64(d)
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    _, spread, basis = np.linalg.svd(np.where(norms > 0, rows / np.where(norms > 0, norms, 1.0), 0.0))
+    span = basis[: int((spread > 1e-12).sum())]
+    return float(np.linalg.norm(values - span.T @ (span @ values))) / largest(rows, values)
+
+
+def _measure(subject: Subject, jacobian: FloatArray, seed: int) -> float:
+    return outside_of_span(jacobian, subject.step(jacobian, seed=seed).direction)
+
+
+register(
+    Property(
+        name="weighted",
+        title="weighted",
+        summary="d is a combination of the gradients",
+        source="arXiv 2406.16232, section 2.2",
+        group="jacobian descent",
+        tolerance=1e-9,
+        measure=_measure,
+    )
+)
