@@ -6,6 +6,7 @@ of NumPy or tensors of PyTorch. Which one it is, is found out by calling it once
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import sys
@@ -26,6 +27,8 @@ Library = Literal["numpy", "torch"]
 
 # More columns than rows, so that what a function returns tells weights and directions apart.
 _PROBE = np.array([[1.0, 0.0, 2.0], [-1.0, 3.0, 0.5]])
+# Options that properties pass on, with values for functions that have no default of their own.
+_TRIAL: Mapping[str, Any] = {"seed": 0, "tau": 0.5}
 
 
 class NotFiniteError(Exception):
@@ -195,7 +198,8 @@ def subject(
             return _registered(known)
     label = name or _name(method)
     parameters = _parameters(method)
-    found, library = _tried(method, label, takes, "seed" in parameters)
+    options = {option: value for option, value in _TRIAL.items() if option in _required(method)}
+    found, library = _tried(method, label, takes, options)
     return Subject(
         name=label,
         expression=expression or label,
@@ -203,9 +207,10 @@ def subject(
         takes=found,
         library=library,
         parameters=parameters,
-        is_stochastic="seed" in parameters or _draws(method, found, library),
+        is_stochastic="seed" in parameters or _draws(method, found, library, options),
         min_size=model.min_size if model else 1,
         like=model,
+        options={option: value for option, value in options.items() if option != "seed"},
     )
 
 
@@ -235,11 +240,15 @@ def _registered(method: Method) -> Subject:
         is_stochastic=method.is_stochastic,
         min_size=method.min_size,
         like=method if isinstance(method, Weighting) else None,
-        options={key: value for key, value in method.example_options.items() if key != "seed"},
+        options={option: value for option, value in method.example_options.items() if option != "seed"},
     )
 
 
 def _name(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        given = [repr(value) for value in function.args]
+        given += [f"{option}={value!r}" for option, value in function.keywords.items()]
+        return f"partial({', '.join([_name(function.func), *given])})"
     name = getattr(function, "__qualname__", None) or type(function).__name__
     module = getattr(function, "__module__", None)
     return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
@@ -247,19 +256,29 @@ def _name(function: Any) -> str:
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     try:
-        return frozenset(inspect.signature(function).parameters)
+        parameters = frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         # Some callables in C have no signature to read.
         return frozenset()
+    # What a partial has settled is not ours to set.
+    return parameters - set(function.keywords) if isinstance(function, functools.partial) else parameters
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that have no default."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
 
 
 def _tried(
-    function: Callable[..., Any], name: str, takes: Takes | None, wants_seed: bool
+    function: Callable[..., Any], name: str, takes: Takes | None, options: Mapping[str, Any]
 ) -> tuple[Takes, Library]:
     """Call a function on a Gramian and a Jacobian, of NumPy and of PyTorch, until one fits."""
     # A Jacobian first: what takes one may well accept a Gramian too, which is a matrix like any other.
     orders: tuple[Takes, ...] = (takes,) if takes else ("jacobian", "gramian")
-    options = {"seed": 0} if wants_seed else {}
     failures = []
     libraries: tuple[Library, ...] = ("numpy", "torch") if "torch" in sys.modules else ("numpy",)
     for library in libraries:
@@ -283,12 +302,12 @@ def _tried(
     )
 
 
-def _draws(function: Callable[..., Any], takes: Takes, library: Library) -> bool:
+def _draws(function: Callable[..., Any], takes: Takes, library: Library, options: Mapping[str, Any]) -> bool:
     """Whether a function without a ``seed`` answers differently for different global seeds."""
     values = _PROBE if takes == "jacobian" else _PROBE @ _PROBE.T
     answers = []
     for seed in range(8):
         given = values.copy() if library == "numpy" else _torch().tensor(values)
         with _seeded(seed):
-            answers.append(_as_vector(function(given)))
+            answers.append(_as_vector(function(given, **options)))
     return any(not np.array_equal(answer, answers[0], equal_nan=True) for answer in answers)

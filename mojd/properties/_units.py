@@ -1,10 +1,11 @@
-"""The unit in which an error of a direction is measured."""
+"""Units: of an error of a direction, and of the rows of a Jacobian."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mojd._arrays import FloatArray
+from mojd.certificates import power_of_two
 
 
 def largest(jacobian: FloatArray, *directions: FloatArray) -> float:
@@ -12,3 +13,11 @@ def largest(jacobian: FloatArray, *directions: FloatArray) -> float:
     rows = float(np.linalg.norm(jacobian, axis=-1).max(initial=0.0))
     longest = max([rows, *(float(np.linalg.norm(direction)) for direction in directions)])
     return longest or 1.0
+
+
+def unit_rows(jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return J with rows of norms between 1 and 2, and the powers of two that made them so."""
+    # By the largest entry first, whose square might not fit into a float64.
+    factors = 1.0 / power_of_two(np, np.abs(jacobian).max(axis=-1, initial=0.0))
+    factors /= power_of_two(np, np.linalg.norm(jacobian * factors[:, None], axis=-1))
+    return jacobian * factors[:, None], factors

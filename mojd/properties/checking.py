@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mojd._arrays import FloatArray
+from mojd._arrays import FloatArray, as_array, to_float64
+from mojd._checks import check_jacobian_shape
 from mojd.errors import InvalidInputError
 from mojd.properties._registry import Property, get_property, registered_properties
 from mojd.properties._subject import NotFiniteError, Subject, Takes, subject
@@ -65,7 +67,18 @@ def violation(
     reason = item.why_not(checked)
     if reason:
         raise InvalidInputError(f"{name} makes no sense for {checked.name}: {reason}")
-    return _measured(item, checked, np.asarray(jacobian, dtype=np.float64), seed, extras)
+    array = as_array(jacobian, "jacobian")
+    check_jacobian_shape(array)
+    rows = to_float64(array)
+    if rows.ndim != 2:
+        raise InvalidInputError(f"jacobian must have shape (K, n), one problem, got shape {rows.shape}")
+    needed = set(inspect.signature(item.measure).parameters) - {"subject", "jacobian", "seed"}
+    if set(extras) != needed:
+        given = f"got {', '.join(sorted(extras))}" if extras else "got nothing else"
+        raise InvalidInputError(
+            f"{name} needs {', '.join(sorted(needed)) or 'nothing'} beside the jacobian, {given}"
+        )
+    return _measured(item, checked, rows, seed, extras)
 
 
 def _measured(
@@ -144,15 +157,14 @@ def check(
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise InvalidInputError(f"examples must be a positive integer, got {examples!r}")
     named = properties is not None
-    chosen = choose(properties)
+    chosen = []
+    for item in choose(properties):
+        reason = item.why_not(checked)
+        if not reason:
+            chosen.append(item)
+        elif named:
+            raise InvalidInputError(f"{item.name} makes no sense for {checked.name}: {reason}")
     report = Report(tuple(find(checked, item, examples) for item in chosen))
-    if not named:
-        report = Report(tuple(finding for finding in report.findings if finding.holds is not None))
-    elif any(finding.holds is None for finding in report.findings):
-        finding = next(finding for finding in report.findings if finding.holds is None)
-        raise InvalidInputError(
-            f"{finding.property_name} makes no sense for {finding.method}: {finding.reason}"
-        )
     if raises if raises is not None else named:
         report.assert_all()
     return report

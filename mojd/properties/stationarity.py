@@ -8,10 +8,10 @@ import numpy as np
 
 from mojd._arrays import FloatArray, as_array, to_float64
 from mojd._checks import check_finite, check_jacobian_shape
-from mojd.certificates import power_of_two
 from mojd.errors import InvalidInputError
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
+from mojd.properties._units import unit_rows
 from mojd.weightings import mgda, project
 
 # Between what rounding leaves of 0 (1e-15) and the nearest to 0 that examples without rounding come (1e-6).
@@ -43,10 +43,7 @@ def _rows(jacobian: Any) -> tuple[FloatArray, FloatArray]:
     if rows.ndim != 2:
         raise InvalidInputError(f"jacobian must have shape (K, n), one problem, got shape {rows.shape}")
     check_finite(rows, "jacobian", "stationarity of what is not a number is not defined")
-    # By the largest entry first, whose square might not fit into a float64.
-    factors = 1.0 / power_of_two(np, np.abs(rows).max(axis=-1, initial=0.0))
-    factors /= power_of_two(np, np.linalg.norm(rows * factors[:, None], axis=-1))
-    return rows * factors[:, None], factors
+    return unit_rows(rows)
 
 
 def _distance(rows: FloatArray, weights: FloatArray) -> float:

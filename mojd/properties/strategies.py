@@ -258,13 +258,10 @@ def examples(
 
 @st.composite
 def _with_rank(draw: Draw, k: Range, n: Range, largest: int, rank: int) -> FloatArray:
+    """Multiply factors with an identity in each, which makes the rank exactly that."""
     rows, columns = draw(st.integers(*_range(k, "k"))), draw(st.integers(*_range(n, "n")))
-    if rank > min(rows, columns):
-        raise InvalidInputError(f"rank={rank} is more than {rows} rows and {columns} columns can have")
-    # An identity in both factors makes the rank exactly that.
-    small = st.integers(-2, 2)
+    small, entry = st.integers(-2, 2), st.integers(-largest, largest)
     left = draw(st.lists(small, min_size=(rows - rank) * rank, max_size=(rows - rank) * rank))
-    entry = st.integers(-largest, largest)
     right = draw(st.lists(entry, min_size=rank * (columns - rank), max_size=rank * (columns - rank)))
     lower = np.concatenate([np.eye(rank), np.array(left, dtype=float).reshape(rows - rank, rank)])
     upper = np.concatenate([np.eye(rank), np.array(right, dtype=float).reshape(rank, columns - rank)], axis=1)
@@ -322,15 +319,17 @@ def jacobians(
     for name, factor in (("condition", condition), ("row_spread", row_spread)):
         if not factor >= 1:
             raise InvalidInputError(f"{name} must be 1 or more, got {factor!r}")
+    # What can't be met is an error here, and not where the first example is drawn.
+    plain = examples(k, n, structures=structures, largest=largest)
+    least = min(_range(k, "k")[0], _range(n, "n")[0])
+    if rank is not None and not 1 <= rank <= least:
+        raise InvalidInputError(f"rank={rank} is more than every Jacobian with k={k!r} and n={n!r} can have")
     if dtype not in ("float64", "float32"):
         raise InvalidInputError(f"dtype must be 'float64' or 'float32', got {dtype!r}")
 
     @st.composite
     def build(draw: Draw) -> FloatArray:
-        if rank is None:
-            jacobian = draw(examples(k, n, structures=structures, largest=largest)).jacobian
-        else:
-            jacobian = draw(_with_rank(k, n, largest, rank))
+        jacobian = draw(plain).jacobian if rank is None else draw(_with_rank(k, n, largest, rank))
         for axis, factor in ((1, condition), (0, row_spread)):
             if factor > 1:
                 size = jacobian.shape[axis]

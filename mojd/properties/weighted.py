@@ -10,7 +10,7 @@ from mojd._arrays import FloatArray, as_array, to_float64
 from mojd._checks import check_jacobian_shape, check_rows
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
-from mojd.properties._units import largest
+from mojd.properties._units import largest, unit_rows
 
 
 def outside_of_span(jacobian: Any, direction: Any) -> float:
@@ -43,10 +43,12 @@ def outside_of_span(jacobian: Any, direction: Any) -> float:
     d = as_array(direction, "direction")
     check_rows(d, int(J.shape[-1]), "direction", "one number per parameter")
     rows, values = to_float64(J), to_float64(d)
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    _, spread, basis = np.linalg.svd(np.where(norms > 0, rows / np.where(norms > 0, norms, 1.0), 0.0))
+    _, spread, basis = np.linalg.svd(unit_rows(rows)[0])
     span = basis[: int((spread > 1e-12).sum())]
-    return float(np.linalg.norm(values - span.T @ (span @ values))) / largest(rows, values)
+    outside = values - span.T @ (span @ values)
+    # The longest vector may have a norm that overflows when it is squared.
+    unit = max(float(np.abs(rows).max()), float(np.abs(values).max())) or 1.0
+    return float(np.linalg.norm(outside / unit)) / largest(rows / unit, values / unit)
 
 
 def _measure(subject: Subject, jacobian: FloatArray, seed: int) -> float:
