@@ -274,7 +274,7 @@ class TestSpecialCases:
         assert math.isnan(audit.outside)
         json.dumps(audit.to_dict(), allow_nan=False)
 
-    @pytest.mark.parametrize("exponent", [-500, 500])
+    @pytest.mark.parametrize("exponent", [-700, 700])
     def test_extreme_lengths(self, exponent: int) -> None:
         """Squares of these over- and underflow; nothing else does."""
         plain = audit_step(CONFLICT, [-1.0, -2.0, 0.0], weights=[1, 1])
