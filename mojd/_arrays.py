@@ -128,6 +128,18 @@ def to_float64(array: Array) -> FloatArray:
     return np.asarray(to_numpy(array), dtype=np.float64, order="C")
 
 
+def to_host(array: Array) -> FloatArray:
+    """Bring an array of any library, on whatever device, to the CPU, in float64."""
+    if is_on_device(array):
+        if _torch_tensor(array):
+            array = array.detach().cpu()
+        elif _cupy_array(array):
+            array = array.get()
+        else:
+            array = np.asarray(array)
+    return to_float64(array)
+
+
 def plain_values(array: Array) -> tuple[FloatArray, Precision] | None:
     """Return what kernels can take of a NumPy array or PyTorch CPU tensor, without many questions.
 

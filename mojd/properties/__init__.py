@@ -27,17 +27,23 @@ from mojd.properties.priorities import (  # isort: skip
 from mojd.properties._subject import Subject, subject
 from mojd.properties.checking import check, violation
 from mojd.properties.report import Counterexample, Finding, PropertyViolated, Report
+from mojd.properties.step_audit import Guarantee, ObjectiveAudit, StepAudit, Verdict, audit_step
 from mojd.properties.table import Spec, check_table
 
 __all__ = [
     "Counterexample",
     "Finding",
+    "Guarantee",
+    "ObjectiveAudit",
     "Property",
     "PropertyViolated",
     "Report",
     "Spec",
     "Stationarity",
+    "StepAudit",
     "Subject",
+    "Verdict",
+    "audit_step",
     "check",
     "check_table",
     "conflict",

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import FloatArray, as_array, is_on_device, namespace, to_float64
+from mojd._arrays import FloatArray, as_array, to_host
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.gramian import gramian
 from mojd.weightings import Aggregator, LossWeighting, Method, Weighting, get_method, registered_methods
@@ -131,11 +131,7 @@ def _torch() -> Any:
 
 
 def _as_vector(returned: Any) -> FloatArray:
-    array = as_array(returned, "what the method returned")
-    if is_on_device(array):
-        xp = namespace(array)
-        array = xp.from_dlpack(array, device="cpu") if not hasattr(array, "cpu") else array.cpu()
-    return to_float64(array)
+    return to_host(as_array(returned, "what the method returned"))
 
 
 @contextmanager

@@ -38,14 +38,14 @@ def row_scale_error(subject: Subject, jacobian: FloatArray, seed: int, c: FloatA
 
 
 def _factor(K: int) -> Mapping[str, Any]:
-    from hypothesis import strategies as st
+    from mojd.properties._hypothesis import st
 
     del K
     return {"c": st.sampled_from([2.0, 3.0, 0.5, 7.0, 2.0**-30, 2.0**30])}
 
 
 def _order(K: int) -> Mapping[str, Any]:
-    from hypothesis import strategies as st
+    from mojd.properties._hypothesis import st
 
     return {"order": st.permutations(range(K)).map(tuple)}
 

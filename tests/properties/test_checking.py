@@ -135,7 +135,7 @@ class TestAnybodysFunction:
             return np.random.rand(len(gramian))  # noqa: NPY002
 
         np.random.seed(5)  # noqa: NPY002
-        before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
+        before = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
         found = subject(random_weights)
         assert found.is_stochastic
         assert check(random_weights, "linear_under_scaling", examples=QUICK)["linear_under_scaling"].holds
