@@ -128,13 +128,13 @@ def gradvac(
         raise InvalidInputError(f"beta must be a number in [0, 1], got {beta!r}")
     xp, values = matrix.xp, matrix.values
     finite = xp.all(xp.isfinite(values), axis=(-2, -1))[..., None]
+    # Gradients of 0, which stand for what is not finite, leave the averages as they are.
     clean = View(matrix.original, xp.where(finite[..., None], values, xp.zeros_like(values)), xp)
     vaccine = _Vaccine(targets, beta, precision_of(matrix.original).tolerance ** 2)
     orders = visiting_orders(seed, tuple(targets.shape[:-2]), matrix)
     weights = operate(clean, orders, vaccine)
     weights = xp.where(finite, weights, xp.full_like(weights, math.nan))
-    cosines = xp.where(finite[..., None], vaccine.targets, targets)
-    return finish(weights, matrix), GradVacState(cosines)
+    return finish(weights, matrix), GradVacState(vaccine.targets)
 
 
 def _targets(state: GradVacState, matrix: View) -> Array:
