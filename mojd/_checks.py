@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import Array, FloatArray, to_float64
-from mojd.errors import InvalidInputError, NonFiniteError
+from mojd.errors import InvalidInputError, InvalidTypeError, NonFiniteError
 
 NONFINITE_CHOICES = ("raise", "propagate")
 
@@ -27,6 +27,25 @@ def check_threads(threads: int) -> None:
     """Raise unless `threads` is a positive integer."""
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
         raise InvalidInputError(f"threads must be an integer of at least 1, got {threads!r}")
+
+
+def check_count(value: int, name: str, least: int, meaning: str) -> None:
+    """Raise unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InvalidInputError(f"{name} must be {meaning}, an integer of at least {least}; got {value!r}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise unless `seed` is a non-negative integer or a generator of NumPy."""
+    if isinstance(seed, np.random.Generator):
+        return
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise InvalidTypeError(
+            f"seed must be an integer or a numpy.random.Generator, got {seed!r}; a training loop passes the "
+            "same numpy.random.default_rng(0) at every step"
+        )
+    if seed < 0:
+        raise InvalidInputError(f"seed must be a non-negative integer, got {seed!r}")
 
 
 def check_gramian_shape(gramian: Array, name: str = "gramian") -> None:

@@ -15,34 +15,54 @@ from mojd.weightings._registry import (
     registered_weightings,
 )
 from mojd.weightings.aggregation import aggregate
+from mojd.weightings.constant import constant
+from mojd.weightings.graddrop import graddrop
+from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
+from mojd.weightings.krum import krum
+from mojd.weightings.mean import mean
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
+from mojd.weightings.pcgrad import pcgrad
 from mojd.weightings.projection import dualproj, dualproj_problem, project, project_problem
+from mojd.weightings.rgw import rgw
+from mojd.weightings.sum import sum  # noqa: A004
+from mojd.weightings.trimmed_mean import trimmed_mean
 from mojd.weightings.upgrad import upgrad, upgrad_problem
 
 __all__ = [
     "Aggregator",
+    "GradVacState",
     "LossWeighting",
     "Method",
     "NormaliserState",
     "QuadraticWeighting",
     "Weighting",
     "aggregate",
+    "constant",
     "dualproj",
     "dualproj_problem",
     "get_method",
+    "graddrop",
+    "gradvac",
+    "init_gradvac",
     "init_normaliser",
+    "krum",
+    "mean",
     "mgda",
     "mgda_problem",
     "normalise",
     "pcd",
     "pcd_problem",
+    "pcgrad",
     "project",
     "project_problem",
     "registered_methods",
     "registered_programmes",
     "registered_weightings",
+    "rgw",
+    "sum",
+    "trimmed_mean",
     "upgrad",
     "upgrad_problem",
 ]
