@@ -20,10 +20,17 @@ from mojd.qp import NNQP, Solution
 from mojd.solvers import available_solvers, solve
 from mojd.status import Status
 from mojd.weightings import (
+    FamoState,
     NormaliserState,
     aggregate,
+    aligned_mtl,
+    cagrad,
+    config,
     dualproj,
     dualproj_problem,
+    famo,
+    imtl_g,
+    init_famo,
     init_normaliser,
     mgda,
     mgda_problem,
@@ -32,8 +39,10 @@ from mojd.weightings import (
     pcd_problem,
     project,
     project_problem,
+    update_famo,
     upgrad,
     upgrad_problem,
+    weighted_sum,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NNQP",
+    "FamoState",
     "InvalidInputError",
     "InvalidTypeError",
     "MissingDependencyError",
@@ -53,10 +63,16 @@ __all__ = [
     "SolverError",
     "Status",
     "aggregate",
+    "aligned_mtl",
     "available_solvers",
+    "cagrad",
+    "config",
     "dualproj",
     "dualproj_problem",
+    "famo",
     "gramian",
+    "imtl_g",
+    "init_famo",
     "init_normaliser",
     "mgda",
     "mgda_problem",
@@ -67,8 +83,10 @@ __all__ = [
     "project_problem",
     "record",
     "solve",
+    "update_famo",
     "upgrad",
     "upgrad_problem",
+    "weighted_sum",
 ]
 
 

@@ -15,23 +15,36 @@ from mojd.weightings._registry import (
     registered_weightings,
 )
 from mojd.weightings.aggregation import aggregate
+from mojd.weightings.aligned_mtl import aligned_mtl
+from mojd.weightings.cagrad import cagrad
+from mojd.weightings.config import config
+from mojd.weightings.famo import FamoState, famo, init_famo, update_famo
+from mojd.weightings.imtl_g import imtl_g
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
 from mojd.weightings.projection import dualproj, dualproj_problem, project, project_problem
 from mojd.weightings.upgrad import upgrad, upgrad_problem
+from mojd.weightings.weighted_sum import weighted_sum
 
 __all__ = [
     "Aggregator",
+    "FamoState",
     "LossWeighting",
     "Method",
     "NormaliserState",
     "QuadraticWeighting",
     "Weighting",
     "aggregate",
+    "aligned_mtl",
+    "cagrad",
+    "config",
     "dualproj",
     "dualproj_problem",
+    "famo",
     "get_method",
+    "imtl_g",
+    "init_famo",
     "init_normaliser",
     "mgda",
     "mgda_problem",
@@ -43,6 +56,8 @@ __all__ = [
     "registered_methods",
     "registered_programmes",
     "registered_weightings",
+    "update_famo",
     "upgrad",
     "upgrad_problem",
+    "weighted_sum",
 ]
