@@ -68,7 +68,7 @@ class TestReferences:
                 d = mojd.aggregate(jacobian, "aligned_mtl", pref_vector=given_preference, scale_mode=mode)
                 expected = slow_direction(jacobian, mode, given_preference)
                 # The least eigenvalue is known to ε of the largest; its root divides.
-                np.testing.assert_allclose(d, expected, atol=1e-8 * np.linalg.norm(jacobian))
+                np.testing.assert_allclose(d, expected, atol=1e-8 * float(np.linalg.norm(jacobian)))
 
     @pytest.mark.parametrize("mode", MODES)
     def test_torchjd(self, mode: str) -> None:
@@ -80,7 +80,7 @@ class TestReferences:
             jacobian = rng.standard_normal((int(rng.integers(1, 8)), int(rng.integers(1, 12))))
             theirs = aggregation.AlignedMTL(scale_mode=mode)(torch.tensor(jacobian)).numpy()
             d = mojd.aggregate(jacobian, "aligned_mtl", scale_mode=mode)
-            np.testing.assert_allclose(d, theirs, atol=1e-9 * np.linalg.norm(jacobian))
+            np.testing.assert_allclose(d, theirs, atol=1e-9 * float(np.linalg.norm(jacobian)))
 
 
 class TestTheory:

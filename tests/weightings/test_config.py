@@ -62,7 +62,7 @@ class TestReferences:
             ):
                 # From the Gramian, the condition of the units counts twice.
                 np.testing.assert_allclose(
-                    direction(jacobian, **options), expected, atol=1e-8 * np.linalg.norm(jacobian)
+                    direction(jacobian, **options), expected, atol=1e-8 * float(np.linalg.norm(jacobian))
                 )
 
     def test_torchjd(self) -> None:
@@ -74,7 +74,7 @@ class TestReferences:
             jacobian = rng.standard_normal((int(rng.integers(1, 8)), int(rng.integers(2, 12))))
             theirs = aggregation.ConFIG()(torch.tensor(jacobian)).numpy()
             np.testing.assert_allclose(
-                direction(jacobian), theirs, atol=1e-9 * np.linalg.norm(jacobian, axis=1).sum()
+                direction(jacobian), theirs, atol=1e-9 * float(np.linalg.norm(jacobian, axis=1).sum())
             )
 
 
