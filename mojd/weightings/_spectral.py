@@ -59,16 +59,17 @@ def decompose(gramian: View) -> UnitGramian:
     return UnitGramian(lengths, divisors, values, vectors, values > tolerance * values[..., -1:], tolerance)
 
 
-def apply_inverse(xp: Any, units: UnitGramian, right: Array) -> Array:
+def apply_inverse(xp: Any, units: UnitGramian, right: Array, given: Array) -> Array:
     """Multiply `right` (..., K) by the pseudo-inverse of the Gramian of the unit gradients.
 
-    Coefficients that rounding explains are 0: otherwise a right-hand side in the null space would become
-    noise instead of 0.
+    `right` came from `given`, and has its rounding errors. If those explain all of `right` outside of the
+    null space, the result is 0: a method that rescales it would make a direction of the noise.
     """
-    terms = units.vectors * right[..., :, None]
-    coefficients = xp.sum(terms, axis=-2)
-    noise = units.tolerance * xp.sum(abs(terms), axis=-2)
-    kept = units.present & (abs(coefficients) > noise)
-    ratios = coefficients / xp.where(kept, units.values, xp.ones_like(units.values))
-    ratios = xp.where(kept, ratios, xp.zeros_like(ratios))
+    zeros = xp.zeros_like(units.values)
+    coefficients = xp.sum(units.vectors * right[..., :, None], axis=-2)
+    coefficients = xp.where(units.present, coefficients, zeros)
+    noise = (8.0 * units.tolerance) ** 2 * xp.sum(given * given, axis=-1, keepdims=True)
+    known = xp.sum(coefficients * coefficients, axis=-1, keepdims=True) > noise
+    divisors = xp.where(units.present, units.values, xp.ones_like(zeros))
+    ratios = xp.where(known, coefficients / divisors, zeros)
     return xp.sum(units.vectors * ratios[..., None, :], axis=-1)

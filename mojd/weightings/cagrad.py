@@ -55,7 +55,9 @@ def cagrad(gramian: Any, c: float = 0.5, *, nonfinite: str = "raise") -> Array:
     :math:`g_0 + J^\top y` is the point nearest to :math:`g_0` that makes progress λ on every objective, and
     λ is such that it lies on the sphere; that takes no division by a length that may vanish.
 
-    Scaling all of J scales d and leaves w. For c = 0, and where the mean gradient is 0 to rounding, w = 1/K.
+    Scaling all of J scales d and leaves w. For c = 0, and where rounding explains ‖g₀‖² (below about
+    1e-8 of the gradients, ‖g₀‖ is unknown from a Gramian in float64), w = 1/K. If gradients nearly cancel,
+    up to δ of their lengths, then float64 weights determine d to about ε/δ and no better.
     Where 0 lies in the convex hull of the gradients, as it does beside a zero gradient, no direction makes
     progress on all. If the ball holds directions without conflict, as it always does for c ≥ 1, they
     are all optimal, and d is the one nearest to the mean gradient, that of :func:`mojd.dualproj`. If it

@@ -72,7 +72,7 @@ def _weights(matrix: View, pref_vector: Any) -> Array:
         preference = vector(pref_vector, "pref_vector", matrix.size, matrix, "one preference per objective")
         wanted = wanted * preference
     wanted = xp.where(units.lengths > 0, wanted, xp.zeros_like(wanted))
-    solution = apply_inverse(xp, units, wanted)
+    solution = apply_inverse(xp, units, wanted, wanted)
     cosines = xp.sum(matrix.values / units.divisors[..., None, :] * solution[..., None, :], axis=-1)
     square = xp.sum(wanted * solution, axis=-1, keepdims=True)
     found = square > 0

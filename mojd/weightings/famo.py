@@ -29,6 +29,13 @@ class FamoState(NamedTuple):
 def init_famo(size: int, batch_shape: tuple[int, ...] = ()) -> FamoState:
     """Return the state before the first step, for `size` losses: all logits are 0.
 
+    Parameters
+    ----------
+    size : int
+        K.
+    batch_shape : tuple of int, default ()
+        The leading axes, for problems that learn logits of their own.
+
     Examples
     --------
     >>> import mojd

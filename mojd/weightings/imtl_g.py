@@ -71,7 +71,7 @@ def _weights(matrix: View) -> Array:
     # With S the lengths on a diagonal and H the Gramian of the units, G = SHS. S⁻¹H⁺S⁻¹ is a generalised
     # inverse of G, and the projection away from the null space on either side makes it Moore-Penrose.
     right = _without(xp, null, units.lengths / longest)
-    v = _without(xp, null, apply_inverse(xp, units, right / sizes) / sizes)
+    v = _without(xp, null, apply_inverse(xp, units, right / sizes, units.lengths / longest / sizes) / sizes)
     total = xp.sum(v, axis=-1, keepdims=True)
     usable = abs(total) > units.tolerance * xp.sum(abs(v), axis=-1, keepdims=True)
     weights = v / xp.where(usable, total, xp.ones_like(total))

@@ -267,6 +267,14 @@ class TestSpecialCases:
         assert weights_of(0.1 * jacobian).tolist() == [1 / 3] * 3
         assert mojd.cagrad([[1.0, -1.0], [-1.0, 1.0]], 2.0).tolist() == [0.5, 0.5]
 
+    def test_a_mean_below_what_the_gramian_resolves(self) -> None:
+        """Near pairs that cancel up to 1e-8 leave of ‖g₀‖² = 1e-16 nothing but rounding errors."""
+        for k in (2, 6, 10):
+            for seed in range(6):
+                gramian = stored("near_antiparallel", k, seed)
+                for c in (0.5, 3.0):
+                    assert cagrad_residual(mojd.cagrad(gramian, c), gramian, c) <= 1e-6
+
     @pytest.mark.parametrize("c", [1.0, 1.5, 4.0])
     def test_weak_stationarity_gives_the_nearest_direction_without_conflict(self, c: float) -> None:
         for jacobian in ([[1.0, 0.0], [-2.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [3.0, 1.0], [-1.0, 1.0]]):

@@ -118,6 +118,14 @@ class TestSpecialCases:
         assert weights_of([[0.3, 0.1], [-0.3, -0.1]]).tolist() == [0.0, 0.0]
         assert mojd.imtl_g(np.zeros((3, 3))).tolist() == [0.0] * 3
 
+    def test_gradients_that_cancel_to_rounding(self) -> None:
+        """Unit vectors to the corners of a polygon: what rounding leaves must not become the answer."""
+        for k in (3, 4, 5, 8):
+            for turn in np.linspace(0, 2, 41):
+                angles = turn + 2 * np.pi * np.arange(k) / k
+                rows = 0.7 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+                assert mojd.imtl_g(rows @ rows.T).tolist() == [0.0] * k
+
     def test_zero_rows_have_no_weight(self) -> None:
         for size in (1e-150, 1.0, 1e150):
             weights = weights_of(size * np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [0.0, 10.0]]))
