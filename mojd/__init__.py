@@ -30,6 +30,17 @@ from mojd.weightings import (
     graddrop,
     gradvac,
     init_gradvac,
+    FamoState,
+    NormaliserState,
+    aggregate,
+    aligned_mtl,
+    cagrad,
+    config,
+    dualproj,
+    dualproj_problem,
+    famo,
+    imtl_g,
+    init_famo,
     init_normaliser,
     krum,
     mean,
@@ -44,8 +55,10 @@ from mojd.weightings import (
     rgw,
     sum,  # noqa: A004
     trimmed_mean,
+    update_famo,
     upgrad,
     upgrad_problem,
+    weighted_sum,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NNQP",
     "GradVacState",
+    "FamoState",
     "InvalidInputError",
     "InvalidTypeError",
     "MissingDependencyError",
@@ -68,6 +82,7 @@ __all__ = [
     "SolverError",
     "Status",
     "aggregate",
+    "aligned_mtl",
     "available_solvers",
     "check",
     "constant",
@@ -77,6 +92,14 @@ __all__ = [
     "gradvac",
     "gramian",
     "init_gradvac",
+    "cagrad",
+    "config",
+    "dualproj",
+    "dualproj_problem",
+    "famo",
+    "gramian",
+    "imtl_g",
+    "init_famo",
     "init_normaliser",
     "krum",
     "mean",
@@ -94,8 +117,10 @@ __all__ = [
     "solve",
     "sum",
     "trimmed_mean",
+    "update_famo",
     "upgrad",
     "upgrad_problem",
+    "weighted_sum",
 ]
 
 

@@ -20,6 +20,11 @@ from mojd.weightings.graddrop import graddrop
 from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
 from mojd.weightings.krum import krum
 from mojd.weightings.mean import mean
+from mojd.weightings.aligned_mtl import aligned_mtl
+from mojd.weightings.cagrad import cagrad
+from mojd.weightings.config import config
+from mojd.weightings.famo import FamoState, famo, init_famo, update_famo
+from mojd.weightings.imtl_g import imtl_g
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
@@ -29,10 +34,12 @@ from mojd.weightings.rgw import rgw
 from mojd.weightings.sum import sum  # noqa: A004
 from mojd.weightings.trimmed_mean import trimmed_mean
 from mojd.weightings.upgrad import upgrad, upgrad_problem
+from mojd.weightings.weighted_sum import weighted_sum
 
 __all__ = [
     "Aggregator",
     "GradVacState",
+    "FamoState",
     "LossWeighting",
     "Method",
     "NormaliserState",
@@ -40,12 +47,18 @@ __all__ = [
     "Weighting",
     "aggregate",
     "constant",
+    "aligned_mtl",
+    "cagrad",
+    "config",
     "dualproj",
     "dualproj_problem",
+    "famo",
     "get_method",
     "graddrop",
     "gradvac",
     "init_gradvac",
+    "imtl_g",
+    "init_famo",
     "init_normaliser",
     "krum",
     "mean",
@@ -63,6 +76,8 @@ __all__ = [
     "rgw",
     "sum",
     "trimmed_mean",
+    "update_famo",
     "upgrad",
     "upgrad_problem",
+    "weighted_sum",
 ]
