@@ -15,16 +15,16 @@ from mojd.weightings._registry import (
     registered_weightings,
 )
 from mojd.weightings.aggregation import aggregate
-from mojd.weightings.constant import constant
-from mojd.weightings.graddrop import graddrop
-from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
-from mojd.weightings.krum import krum
-from mojd.weightings.mean import mean
 from mojd.weightings.aligned_mtl import aligned_mtl
 from mojd.weightings.cagrad import cagrad
 from mojd.weightings.config import config
+from mojd.weightings.constant import constant
 from mojd.weightings.famo import FamoState, famo, init_famo, update_famo
+from mojd.weightings.graddrop import graddrop
+from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
 from mojd.weightings.imtl_g import imtl_g
+from mojd.weightings.krum import krum
+from mojd.weightings.mean import mean
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
@@ -38,27 +38,27 @@ from mojd.weightings.weighted_sum import weighted_sum
 
 __all__ = [
     "Aggregator",
-    "GradVacState",
     "FamoState",
+    "GradVacState",
     "LossWeighting",
     "Method",
     "NormaliserState",
     "QuadraticWeighting",
     "Weighting",
     "aggregate",
-    "constant",
     "aligned_mtl",
     "cagrad",
     "config",
+    "constant",
     "dualproj",
     "dualproj_problem",
     "famo",
     "get_method",
     "graddrop",
     "gradvac",
-    "init_gradvac",
     "imtl_g",
     "init_famo",
+    "init_gradvac",
     "init_normaliser",
     "krum",
     "mean",
