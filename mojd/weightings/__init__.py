@@ -15,7 +15,10 @@ from mojd.weightings._registry import (
     registered_weightings,
 )
 from mojd.weightings.aggregation import aggregate
+from mojd.weightings.auxinash import auxinash, auxinash_derivative, update_preferences
+from mojd.weightings.fairgrad import fairgrad
 from mojd.weightings.mgda import mgda, mgda_problem
+from mojd.weightings.nash_mtl import nash_mtl
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
 from mojd.weightings.projection import dualproj, dualproj_problem, project, project_problem
@@ -29,12 +32,16 @@ __all__ = [
     "QuadraticWeighting",
     "Weighting",
     "aggregate",
+    "auxinash",
+    "auxinash_derivative",
     "dualproj",
     "dualproj_problem",
+    "fairgrad",
     "get_method",
     "init_normaliser",
     "mgda",
     "mgda_problem",
+    "nash_mtl",
     "normalise",
     "pcd",
     "pcd_problem",
@@ -43,6 +50,7 @@ __all__ = [
     "registered_methods",
     "registered_programmes",
     "registered_weightings",
+    "update_preferences",
     "upgrad",
     "upgrad_problem",
 ]
