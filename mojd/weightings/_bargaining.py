@@ -128,8 +128,8 @@ def prepare(gramian: View, preference: Array, power: float) -> Bargain:
 def _possible(xp: Any, matrix: Array, wanted: Array, tolerance: float) -> tuple[Array, Array]:
     """Return whether the hull of the wanted gradients keeps off 0, and minus the smallest eigenvalue.
 
-    The squared distance is 0 to rounding if it is no more than 8ε of the terms that it is a sum of, or
-    than 4 times what eigenvalues below 0 prove of the Gramian's own rounding.
+    The squared distance is 0 to rounding if it is no more than 8ε of the terms that it is a sum of, than
+    4 times what eigenvalues below 0 prove of the Gramian's own rounding, or than (8ε)².
     """
     problem = mgda_problem(matrix)
     problem.precision = problem.precision._replace(tolerance=tolerance)
@@ -143,7 +143,8 @@ def _possible(xp: Any, matrix: Array, wanted: Array, tolerance: float) -> tuple[
     terms = xp.sum(z * (abs(matrix) @ z[..., None])[..., 0], axis=-1, keepdims=True)
     smallest = xp.linalg.eigvalsh(matrix)[:, :1]
     lift = xp.maximum(-smallest, xp.zeros_like(smallest))
-    noise = 8 * tolerance**2 * terms + 4 * lift * xp.sum(z * z, axis=-1, keepdims=True)
+    relative = 8 * tolerance**2
+    noise = relative * (terms + relative) + 4 * lift * xp.sum(z * z, axis=-1, keepdims=True)
     return ~nothing & (square > noise), lift
 
 
