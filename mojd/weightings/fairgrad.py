@@ -28,8 +28,9 @@ def fairgrad(gramian: Any, alpha: float = 2.0, *, nonfinite: str = "raise") -> A
     gramian : array, shape (..., K, K)
         G = J Jᵀ of the gradients.
     alpha : float > 0, default 2
-        Fairness: towards 0, all weights become 1 (the sum of the gains counts); 1 is proportional
-        fairness; towards infinity, all gains gᵢᵀd become equal where they can (the least gain counts).
+        Fairness. Towards 0, weights become 1 unless a gain gᵢᵀd would be negative: the sum of the gains
+        counts. 1 is proportional fairness. Towards infinity, gains become equal unless a weight would be
+        negative: the least gain counts.
     nonfinite : {'raise', 'propagate'}
         As for :func:`mojd.upgrad`.
 

@@ -164,7 +164,8 @@ def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None)
     size = np.maximum(np.abs(weights), np.abs(expected)) * norms
     trust = np.max(np.nan_to_num(solution.kkt_residual), axis=-1)
     error: FloatArray = relative_maximum(slopes(gramian, weights - expected), size)
-    return np.maximum(error, trust)
+    found: FloatArray = np.maximum(error, trust)
+    return found
 
 
 register(
