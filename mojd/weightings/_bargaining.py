@@ -21,7 +21,7 @@ from mojd.certificates import Equilibrated, accurate_slack, power_of_two
 from mojd.errors import SolverError
 from mojd.solvers import solve
 from mojd.status import Status
-from mojd.weightings._shared import View
+from mojd.weightings._shared import View, require_answers
 from mojd.weightings.mgda import mgda_problem
 
 _EPS = 2.0**-52
@@ -134,6 +134,8 @@ def _possible(xp: Any, matrix: Array, wanted: Array, tolerance: float) -> tuple[
     problem = mgda_problem(matrix)
     problem.precision = problem.precision._replace(tolerance=tolerance)
     solution = solve(problem, nonfinite="propagate")
+    if xp is np:
+        require_answers(solution.codes, "auto")
     unsolved = (solution.codes != int(Status.OPTIMAL))[:, None]
     x = xp.where(unsolved | ~wanted, xp.zeros_like(solution.x_float64), solution.x_float64)
     total = xp.sum(x, axis=-1, keepdims=True)
