@@ -25,7 +25,10 @@ from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
 from mojd.weightings.imtl_g import imtl_g
 from mojd.weightings.krum import krum
 from mojd.weightings.mean import mean
+from mojd.weightings.auxinash import auxinash, auxinash_derivative, update_preferences
+from mojd.weightings.fairgrad import fairgrad
 from mojd.weightings.mgda import mgda, mgda_problem
+from mojd.weightings.nash_mtl import nash_mtl
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
 from mojd.weightings.pcd import pcd, pcd_problem
 from mojd.weightings.pcgrad import pcgrad
@@ -53,6 +56,11 @@ __all__ = [
     "dualproj",
     "dualproj_problem",
     "famo",
+    "auxinash",
+    "auxinash_derivative",
+    "dualproj",
+    "dualproj_problem",
+    "fairgrad",
     "get_method",
     "graddrop",
     "gradvac",
@@ -64,6 +72,7 @@ __all__ = [
     "mean",
     "mgda",
     "mgda_problem",
+    "nash_mtl",
     "normalise",
     "pcd",
     "pcd_problem",
@@ -77,6 +86,7 @@ __all__ = [
     "sum",
     "trimmed_mean",
     "update_famo",
+    "update_preferences",
     "upgrad",
     "upgrad_problem",
     "weighted_sum",

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array, precision_of
+from mojd._arrays import Array, FloatArray, precision_of
 from mojd.certificates import power_of_two
 from mojd.qp import NNQP
 from mojd.solvers import fused
+from mojd.weightings._optimality import lengths, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
@@ -121,11 +122,32 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
     return finish(mgda_lift(solution.x_float64, matrix), matrix)
 
 
+def _residual(weights: FloatArray, gramian: FloatArray) -> FloatArray:
+    """Return by how much weights miss the simplex, or the conditions of the problem above.
+
+    For x proportional to weights on the simplex those are min(x, s) = 0 with s = Gx − c·(1 − Σx). Units are
+    gradients of the shifted problem with norm 1, and its linear term is their size.
+    """
+    total = np.sum(weights, axis=-1, keepdims=True)
+    usable = np.where(total > 0, total, 1.0)
+    shifted = _problem(View(gramian, gramian, np))
+    offset = -shifted.linear[..., :1]
+    w = weights / usable
+    norms = lengths(gramian)
+    square = np.sum(w * norms * slopes(gramian, w), axis=-1, keepdims=True)
+    x = w / (1.0 + np.maximum(square, 0.0) / offset)
+    norms = lengths(shifted.gramian)
+    gaps = np.minimum(x * norms, slopes(shifted.gramian, x, shifted.linear))
+    kkt = relative_maximum(gaps, shifted.linear / norms)
+    return np.where(total[..., 0] > 0, np.maximum(kkt, np.abs(total[..., 0] - 1.0)), 1.0)
+
+
 register(
     QuadraticWeighting(
         name="mgda",
         title="MGDA",
         weights=mgda,
+        residual=_residual,
         problem=mgda_problem,
         lift=mgda_lift,
         summary="shortest convex combination of the gradients",

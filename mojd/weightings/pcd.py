@@ -22,6 +22,7 @@ from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.status import Status
+from mojd.weightings._optimality import lengths, ray_residual, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
@@ -279,11 +280,44 @@ def _general(
     return xp.where(finite, _rescaled(weights, gramian, rescale), xp.full_like(weights, math.nan))
 
 
+def _residual(
+    weights: FloatArray, gramian: FloatArray, tau: Any = 0.02, *, scales: Any = None, rescale: bool = False
+) -> FloatArray:
+    """Return by how much weights miss (s₀, x) with x ≥ 0, G_s·x + q ≥ 0 and one of them 0.
+
+    Relative to the largest of s₀·‖g₀‖, xⱼ·‖gⱼ‖ and τⱼ·sⱼ·‖gⱼ‖. The primary alone is right as well where there
+    is a ray, to the accuracy of the ray. Rescaled weights are scaled back to s₀, and ‖d‖ is compared.
+    """
+    matrix = View(gramian, gramian, np)
+    taus, sizes, norms = _tau(tau, matrix), _scales(scales, matrix), lengths(gramian)
+    if rescale:
+        usable = (weights[..., :1] > 0) & (sizes[..., :1] > 0)
+        factor = np.where(usable, sizes[..., :1] / np.where(usable, weights[..., :1], 1.0), 1.0)
+        square = np.sum(weights * norms * slopes(gramian, weights), axis=-1, keepdims=True)
+        off = np.sqrt(np.maximum(square, 0.0)) - norms[..., :1]
+        found = _residual(factor * weights, gramian, tau, scales=scales)
+        found = np.maximum(found, relative_maximum(off, weights * norms))
+        moving = np.any(_general(matrix, taus, sizes, True, "auto", 1, "raise"), axis=-1)
+        return np.where(np.any(weights, axis=-1), found, np.where(moving, 1.0, 0.0))
+    first = (weights[..., :1] - sizes[..., :1]) * norms[..., :1]
+    if matrix.size == 1:
+        return relative_maximum(first, np.maximum(weights, sizes) * norms)
+    problem = _problem(matrix, taus, sizes)
+    x = weights[..., 1:] * norms[..., 1:]
+    gaps = np.minimum(x, slopes(problem.gramian, weights[..., 1:], problem.linear))
+    terms = np.maximum(sizes[..., :1] * norms[..., :1], np.max(np.abs(x), axis=-1, keepdims=True))
+    terms = np.maximum(terms, taus * sizes[..., 1:] * norms[..., 1:])
+    alone = np.maximum(relative_maximum(x, terms), ray_residual(problem))
+    rest: FloatArray = np.minimum(relative_maximum(gaps, terms), alone)
+    return np.maximum(relative_maximum(first, terms), rest)
+
+
 register(
     QuadraticWeighting(
         name="pcd",
         title="PCD",
         weights=pcd,
+        residual=_residual,
         problem=pcd_problem,
         lift=pcd_lift,
         summary="the direction nearest to the primary with progress on every secondary",

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import Array, as_array, plain_values
+from mojd._arrays import Array, FloatArray, as_array, plain_values
 from mojd.qp import NNQP
 from mojd.solvers import fused
+from mojd.weightings._optimality import lengths, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
@@ -239,11 +240,21 @@ def dualproj(
     return finish(dualproj_lift(minimisers(solution, matrix), matrix, pref_vector), matrix)
 
 
+def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:
+    """Return by how much weights miss w ≥ u, Gw ≥ 0 and (w − u)ᵀGw = 0, relative to max wᵢ·‖gᵢ‖."""
+    size = gramian.shape[-1]
+    preference = np.full(size, 1.0 / size) if pref_vector is None else np.asarray(pref_vector, np.float64)
+    norms = lengths(gramian)
+    gaps = np.minimum((weights - preference) * norms, slopes(gramian, weights))
+    return relative_maximum(gaps, weights * norms)
+
+
 register(
     QuadraticWeighting(
         name="dualproj",
         title="DualProj",
         weights=dualproj,
+        residual=_residual,
         problem=dualproj_problem,
         lift=dualproj_lift,
         summary="projection of the mean gradient onto the dual cone",

@@ -10,7 +10,8 @@ import numpy as np
 from mojd import _checks
 from mojd._arrays import Array, FloatArray, precision_of
 from mojd.qp import NNQP
-from mojd.solvers import fused
+from mojd.solvers import fused, solve
+from mojd.weightings._optimality import lengths, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
@@ -19,6 +20,7 @@ from mojd.weightings._shared import (
     finish,
     is_ordinary_call,
     like_plain,
+    minimisers,
     plain_gramian,
     solved,
     vector,
@@ -148,11 +150,30 @@ def upgrad(
     return finish(weights, matrix)
 
 
+def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:
+    """Return the error of the direction as the gradients see it, or the residual of the K projections.
+
+    Weights show the sum of the projections alone, so it is compared with that of certified solutions, by
+    G·(w − w*)/‖gᵢ‖ relative to max wᵢ·‖gᵢ‖: where gradients depend on each other, weights are not unique but
+    Gw is. The other number says how far those solutions can be trusted.
+    """
+    matrix = View(gramian, gramian, np)
+    solution = solve(upgrad_problem(gramian, pref_vector))
+    expected = _preference(pref_vector, matrix) + np.sum(minimisers(solution, matrix), axis=-2)
+    norms = lengths(gramian)
+    size = np.maximum(np.abs(weights), np.abs(expected)) * norms
+    trust = np.max(np.nan_to_num(solution.kkt_residual), axis=-1)
+    error: FloatArray = relative_maximum(slopes(gramian, weights - expected), size)
+    found: FloatArray = np.maximum(error, trust)
+    return found
+
+
 register(
     QuadraticWeighting(
         name="upgrad",
         title="UPGrad",
         weights=upgrad,
+        residual=_residual,
         problem=upgrad_problem,
         lift=upgrad_lift,
         summary="mean of the projections of all gradients onto the dual cone",

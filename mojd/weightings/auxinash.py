@@ -1,0 +1,245 @@
+"""AuxiNash: Nash-MTL with unequal bargaining power, learnt from a second batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mojd import _checks
+from mojd._arrays import Array, FloatArray, as_array
+from mojd.errors import InvalidInputError
+from mojd.weightings._bargaining import bargain, residual
+from mojd.weightings._registry import Weighting, register
+from mojd.weightings._shared import View, beside, by_formula, finish, vector, view
+
+
+def _preference(pref_vector: Any, gramian: View) -> Array:
+    if pref_vector is None:
+        return gramian.full((gramian.size,), 1.0 / gramian.size)
+    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
+
+
+def auxinash(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise") -> Array:
+    r"""Compute the AuxiNash weights: those of the bargain of objectives with unequal power.
+
+    .. math:: G w = p / w, \; w > 0, \quad \text{that is} \quad
+       w = \operatorname*{arg\,min}_{w > 0} \tfrac12 w^\top G w - \sum_i p_i \log w_i
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the gradients.
+    pref_vector : array, shape (..., K), optional
+        Bargaining power p ≥ 0. Default: 1/K each. :func:`mojd.update_preferences` learns it.
+    nonfinite : {'raise', 'propagate'}
+        As for :func:`mojd.upgrad`.
+
+    Returns
+    -------
+    array, shape (..., K)
+        Weights w ≥ 0 in the namespace, dtype and device of `gramian`. 0 for all where there is no bargain.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, the Gramian is no Gramian or a preference is negative.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise'.
+    SolverError
+        If the Newton method did not converge on the CPU.
+
+    Notes
+    -----
+    An objective with pᵢ = 0 is left out of the bargain and has the weight 0; d may oppose it. (That is
+    not the limit of small pᵢ, in which an objective keeps its veto.) Scaling row i of J by c divides wᵢ by
+    c and leaves d as it is, and ‖d‖² = Σ p. Where a convex combination of the gradients with pᵢ > 0
+    vanishes to rounding (the point is weakly Pareto stationary; a gradient of 0 suffices), there is no
+    solution, all weights are 0 and the step stops.
+
+    Cost: as for :func:`mojd.nash_mtl`.
+
+    Properties: non-conflicting ✓, linear under scaling ✗, weighted ✓.
+
+    References
+    ----------
+    Shamsian et al., arXiv 2301.13501, Claim 4.1.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> mojd.auxinash([[4.0, 0.0], [0.0, 0.25]], [0.25, 0.75])
+    array([0.25      , 1.73205081])
+    """
+
+    def formula(matrix: View) -> Array:
+        return bargain(matrix, _preference(pref_vector, matrix), 1.0)
+
+    return by_formula(gramian, nonfinite, formula)
+
+
+def auxinash_derivative(gramian: Any, weights: Any, pref_vector: Any = None) -> Array:
+    r"""Compute how the AuxiNash weights change with the preferences.
+
+    .. math:: \frac{\partial w}{\partial p} =
+       (G + \operatorname{diag}(p / w^2))^{-1} \operatorname{diag}(1 / w)
+
+    Parameters
+    ----------
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the gradients.
+    weights : array, shape (..., K)
+        w from :func:`mojd.auxinash`.
+    pref_vector : array, shape (..., K), optional
+        p, as given to :func:`mojd.auxinash`.
+
+    Returns
+    -------
+    array, shape (..., K, K)
+        Row i, column j: ∂wᵢ/∂pⱼ, in the namespace, dtype and device of `gramian`. 0 in the rows and columns
+        of objectives whose weight is 0.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, or a weight or a preference is negative.
+
+    Notes
+    -----
+    Computed as W·(W·G·W + diag p)⁻¹ with W = diag w, in which nothing depends on the units of the losses.
+    Cost: one K × K linear solve.
+
+    References
+    ----------
+    Shamsian et al., arXiv 2301.13501, Proposition 4.2.
+
+    Examples
+    --------
+    >>> import mojd
+    >>> gramian, p = [[4.0, 0.0], [0.0, 0.25]], [0.25, 0.75]
+    >>> mojd.auxinash_derivative(gramian, mojd.auxinash(gramian, p), p)
+    array([[0.5       , 0.        ],
+           [0.        , 1.15470054]])
+    """
+    matrix = view(gramian)
+    bargained = vector(weights, "weights", matrix.size, matrix, "one weight per objective")
+    return finish(_derivative(matrix, bargained, _preference(pref_vector, matrix)), matrix)
+
+
+def _derivative(matrix: View, weights: Array, preference: Array) -> Array:
+    xp = matrix.xp
+    kept = (weights > 0) & (preference > 0)
+    both = kept[..., :, None] & kept[..., None, :]
+    one = xp.ones_like(weights + preference)
+    # W·G·W in units of √p, whose diagonal is that of a Gramian of bargaining power.
+    root = xp.sqrt(xp.where(kept, preference, one))
+    factor = xp.where(kept, weights, one) / root
+    scaled = factor[..., :, None] * matrix.values * factor[..., None, :]
+    identity = xp.eye(matrix.size, dtype=weights.dtype, device=getattr(weights, "device", None))
+    system = xp.where(both, scaled, xp.zeros_like(scaled)) + identity
+    inverse = xp.linalg.solve(system, identity + xp.zeros_like(system))
+    found = factor[..., :, None] * inverse / root[..., None, :]
+    return xp.where(both, found, xp.zeros_like(found))
+
+
+def update_preferences(
+    pref_vector: Any,
+    gramian: Any,
+    weights: Any,
+    products: Any,
+    *,
+    learning_rate: float,
+    step_size: float = 5e-3,
+    smallest: float = 1e-4,
+) -> Array:
+    r"""Move AuxiNash's preferences to where a second batch gains more from the step just taken.
+
+    .. math:: \nabla_p L_V = -\eta \left(\frac{\partial w}{\partial p}\right)^{\!\top} J g_V, \qquad
+       p \leftarrow \frac{\tilde p}{\sum_i \tilde p_i}, \quad
+       \tilde p = \max(p - \eta_p \nabla_p L_V, \; \epsilon)
+
+    Parameters
+    ----------
+    pref_vector : array, shape (..., K)
+        p, the preferences of the step.
+    gramian : array, shape (..., K, K)
+        G = J Jᵀ of the step.
+    weights : array, shape (..., K)
+        w of the step, from :func:`mojd.auxinash`.
+    products : array, shape (..., K)
+        J·g_V, the inner products of the step's gradients with the gradient of the main loss on the
+        second batch.
+    learning_rate : float
+        η, by which the step went: θ ← θ − η·Jᵀw.
+    step_size : float, default 0.005
+        η_p, the step of the preferences.
+    smallest : float, default 1e-4
+        ε, the least preference before normalisation: one of 0 would never come back.
+
+    Returns
+    -------
+    array, shape (..., K)
+        The new p > 0 with sum 1, in the namespace, dtype and device of `gramian`.
+
+    Raises
+    ------
+    InvalidInputError
+        If shapes do not fit, an entry of `pref_vector` or `weights` is negative, or a number is out of
+        range.
+
+    Notes
+    -----
+    The paper differentiates the optimum of the training loss, with an inverse Hessian that it replaces by a
+    few terms of Neumann's series; here the derivative is that of the one step that was taken,
+    ∂θ/∂w = −η·Jᵀ, the series' first term. The paper updates every 25 steps, by gradient descent with a
+    momentum of 0.9. It requires p > 0 and Σ p = 1 and does not say how they are kept: the clipping and
+    division here follow its authors' code. A p of NaN in, or NaN in `products`, gives NaN out.
+
+    References
+    ----------
+    Shamsian et al., arXiv 2301.13501, equation 6, Algorithm 1 and Appendix D.
+
+    Examples
+    --------
+    The second batch agrees with the first gradient and opposes the second:
+
+    >>> import mojd
+    >>> gramian, p = [[1.0, 0.0], [0.0, 1.0]], [0.5, 0.5]
+    >>> w = mojd.auxinash(gramian, p)
+    >>> mojd.update_preferences(p, gramian, w, [1.0, -1.0], learning_rate=0.1, step_size=1.0)
+    array([0.57071068, 0.42928932])
+    """
+    for name, number in (("learning_rate", learning_rate), ("step_size", step_size)):
+        if not 0.0 <= number < math.inf:
+            raise InvalidInputError(f"{name} must be finite and not negative, got {number!r}")
+    matrix = view(gramian)
+    if not 0.0 < smallest < 1.0 / matrix.size:
+        raise InvalidInputError(
+            f"smallest must lie between 0 and 1/K = {1.0 / matrix.size:.3g}, got {smallest!r}"
+        )
+    xp = matrix.xp
+    preference = _preference(pref_vector, matrix)
+    bargained = vector(weights, "weights", matrix.size, matrix, "one weight per objective")
+    gains = as_array(products, "products")
+    _checks.check_rows(gains, matrix.size, "products", "one inner product per objective")
+    derivative = _derivative(matrix, bargained, preference)
+    descent = learning_rate * xp.sum(derivative * beside(gains, matrix)[..., :, None], axis=-2)
+    moved = xp.maximum(preference + step_size * descent, xp.zeros_like(descent) + smallest)
+    return finish(moved / xp.sum(moved, axis=-1, keepdims=True), matrix)
+
+
+def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:
+    return residual(weights, gramian, _preference(pref_vector, View(gramian, gramian, np)), 1.0)
+
+
+register(
+    Weighting(
+        name="auxinash",
+        title="AuxiNash",
+        weights=auxinash,
+        residual=_residual,
+        summary="Nash-MTL with preferences, which can be learnt",
+        source="arXiv 2301.13501, claim 4.1",
+    )
+)
