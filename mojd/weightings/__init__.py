@@ -16,17 +16,17 @@ from mojd.weightings._registry import (
 )
 from mojd.weightings.aggregation import aggregate
 from mojd.weightings.aligned_mtl import aligned_mtl
+from mojd.weightings.auxinash import auxinash, auxinash_derivative, update_preferences
 from mojd.weightings.cagrad import cagrad
 from mojd.weightings.config import config
 from mojd.weightings.constant import constant
+from mojd.weightings.fairgrad import fairgrad
 from mojd.weightings.famo import FamoState, famo, init_famo, update_famo
 from mojd.weightings.graddrop import graddrop
 from mojd.weightings.gradvac import GradVacState, gradvac, init_gradvac
 from mojd.weightings.imtl_g import imtl_g
 from mojd.weightings.krum import krum
 from mojd.weightings.mean import mean
-from mojd.weightings.auxinash import auxinash, auxinash_derivative, update_preferences
-from mojd.weightings.fairgrad import fairgrad
 from mojd.weightings.mgda import mgda, mgda_problem
 from mojd.weightings.nash_mtl import nash_mtl
 from mojd.weightings.normaliser import NormaliserState, init_normaliser, normalise
@@ -50,17 +50,15 @@ __all__ = [
     "Weighting",
     "aggregate",
     "aligned_mtl",
+    "auxinash",
+    "auxinash_derivative",
     "cagrad",
     "config",
     "constant",
     "dualproj",
     "dualproj_problem",
-    "famo",
-    "auxinash",
-    "auxinash_derivative",
-    "dualproj",
-    "dualproj_problem",
     "fairgrad",
+    "famo",
     "get_method",
     "graddrop",
     "gradvac",
