@@ -294,7 +294,9 @@ class _Search:
             return True
         weights = direction = None
         if not error and np.isfinite(amount):
-            step = self.checked.step(example.jacobian, seed=seed, **extras)
+            # Of the extras, only τ is an option of methods; a factor c is not CAGrad's c.
+            options = {"tau": extras["tau"]} if "tau" in extras else {}
+            step = self.checked.step(example.jacobian, seed=seed, **options)
             weights, direction = step.weights, step.direction
         self.failure = Counterexample(
             example.jacobian, example.structure, seed, extras, amount, weights, direction, error
