@@ -10,19 +10,22 @@ import numpy as np
 from mojd._arrays import FloatArray
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
-from mojd.properties._units import largest
+from mojd.properties._units import beyond_rounding, largest
 
 
 def homogeneity_error(subject: Subject, jacobian: FloatArray, seed: int, c: float) -> float:
     """Measure ‖𝒜(c·J) − c·𝒜(J)‖ relative to the longest vector in it."""
-    scaled, plain = (subject.step(rows, seed=seed).direction for rows in (c * jacobian, jacobian))
-    return float(np.linalg.norm(scaled - c * plain)) / largest(c * jacobian, scaled, c * plain)
+    scaled, plain = (subject.step(rows, seed=seed) for rows in (c * jacobian, jacobian))
+    expected = c * plain.direction
+    error = beyond_rounding(scaled.direction - expected, scaled.size, c * plain.size)
+    return error / largest(c * jacobian, scaled.direction, expected)
 
 
 def permutation_error(subject: Subject, jacobian: FloatArray, seed: int, order: Any) -> float:
     """Measure ‖𝒜(P·J) − 𝒜(J)‖ relative to the longest vector in it."""
-    permuted, plain = (subject.step(rows, seed=seed).direction for rows in (jacobian[list(order)], jacobian))
-    return float(np.linalg.norm(permuted - plain)) / largest(jacobian, permuted, plain)
+    permuted, plain = (subject.step(rows, seed=seed) for rows in (jacobian[list(order)], jacobian))
+    error = beyond_rounding(permuted.direction - plain.direction, permuted.size, plain.size)
+    return error / largest(jacobian, permuted.direction, plain.direction)
 
 
 def row_scale_error(subject: Subject, jacobian: FloatArray, seed: int, c: FloatArray) -> float:

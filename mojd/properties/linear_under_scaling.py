@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mojd._arrays import FloatArray
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
-from mojd.properties._units import largest
+from mojd.properties._units import beyond_rounding, largest
 
 
 def superposition_error(subject: Subject, jacobian: FloatArray, seed: int, a: Any, b: Any) -> float:
     """Measure ‖𝒜(diag(a + b)·J) − 𝒜(diag(a)·J) − 𝒜(diag(b)·J)‖ relative to the longest vector in it."""
     parts = [factor[:, None] * jacobian for factor in (a + b, a, b)]
-    whole, first, second = (subject.step(part, seed=seed).direction for part in parts)
-    unit = largest(parts[0], whole, first, second)
-    return float(np.linalg.norm(whole - first - second)) / unit
+    whole, first, second = (subject.step(part, seed=seed) for part in parts)
+    difference = whole.direction - first.direction - second.direction
+    unit = largest(parts[0], whole.direction, first.direction, second.direction)
+    return beyond_rounding(difference, whole.size, first.size, second.size) / unit
 
 
 def _extras(K: int) -> Mapping[str, Any]:
