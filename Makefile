@@ -19,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(RUN) pip --disable-pip-version-check install --quiet --no-input
 
-.PHONY: help compare test check doctest docs bench format lowest constraints clean
+.PHONY: help compare test check doctest docs properties bench format lowest constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +42,9 @@ doctest: $(VENV)/.all  ## run the examples in docstrings, README.md and docs/
 docs: $(VENV)/.all  ## build docs/_build/html; a warning is an error
 	$(RUN) sphinx --fail-on-warning --keep-going --quiet --no-color -d docs/_build/doctrees docs docs/_build/html $(ARGS)
 	@echo "Built docs/_build/html/index.html"
+
+properties: $(VENV)/.all  ## check all methods for all properties, for the tables in docs/
+	$(RUN:-m=) docs/check_properties.py $(ARGS)
 
 bench: $(VENV)/.all  ## time mojd and its peers side by side
 	$(RUN:-m=) benchmarks/run.py $(ARGS)

@@ -41,12 +41,12 @@ def violation(
     name : str
         The property; ``[item.name for item in mojd.properties.registered_properties()]`` lists them.
     method : str or callable
-        As for :func:`check`.
+        As for :func:`mojd.check`.
     jacobian : array, shape (K, n)
     seed : int, default 0
         For methods that draw random numbers.
     takes, like
-        As for :func:`check`.
+        As for :func:`mojd.check`.
     **extras
         What the property needs beside a Jacobian, such as ``tau``.
 
@@ -240,10 +240,11 @@ class _Search:
             return
         # What was found may owe its shape to the structure that it came from. Plain integers read best.
         first, counted = self.failure, self.structures
-        for most, largest in ((2, 2), (3, 2), (3, 4)):
+        others = tuple(name for name in structures if name != "gaussian")
+        for most, largest, kinds in ((2, 2, "integers"), (3, 2, "integers"), (3, 4, others)):
             self.failure, self.structures = None, Counter()
             rows = (low, max(low, most))
-            self._look(SIMPLE, strategies.examples(rows, (1, most), structures="integers", largest=largest))
+            self._look(SIMPLE, strategies.examples(rows, (1, most), structures=kinds, largest=largest))
             if self.failure is not None:
                 break
         self.failure, self.structures = self.failure or first, counted

@@ -143,7 +143,7 @@ def print_report(report: Report, console: Console, counterexamples: bool = False
     if counterexamples:
         for finding in report.failures:
             console.print(
-                f"\n# {finding.method} is not {finding.property_name}", markup=False, highlight=False
+                f"\n# {finding.method} fails {finding.property_name}", markup=False, highlight=False
             )
             console.print(finding.assertion(), markup=False, highlight=False, soft_wrap=True)
 

@@ -42,7 +42,7 @@ def missing_progress(jacobian: FloatArray, direction: FloatArray, tau: float, si
     direction : float64 array, shape (n,)
     tau : float
     size : float, default 0
-        Σ |wᵢ|·‖gᵢ‖, if known: the denominator's second factor, if it is larger.
+        ``Σ |wᵢ|·‖gᵢ‖``, if known: the denominator's second factor, if it is larger.
 
     Returns
     -------

@@ -29,7 +29,7 @@ class Spec(NamedTuple):
     text : str
         The name of one of mojd's methods, or ``package.module:function``.
     takes, like
-        As for :func:`mojd.properties.check`.
+        As for :func:`mojd.check`.
     """
 
     text: str
@@ -53,7 +53,7 @@ def load(spec: Spec) -> Subject:
     """
     module_name, colon, path = spec.text.partition(":")
     if not colon:
-        return subject(spec.text)
+        return subject(spec.text, like=spec.like)
     folder = os.getcwd()  # noqa: PTH109 (a plain string, for sys.path)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -61,12 +61,17 @@ def decompose(gramian: View) -> UnitGramian:
     divisors = xp.where(lengths > 0, lengths, xp.ones_like(lengths))
     products = symmetric(xp, gramian.values)
     units = products / divisors[..., :, None] / divisors[..., None, :]
-    present = (lengths > 0)[..., :, None] & (lengths > 0)[..., None, :]
-    values, vectors = xp.linalg.eigh(xp.where(present, units, xp.zeros_like(units)))
+    nonzero = (lengths > 0)[..., :, None] & (lengths > 0)[..., None, :]
+    values, vectors = xp.linalg.eigh(xp.where(nonzero, units, xp.zeros_like(units)))
     tolerance = relative_tolerance(gramian.size, precision_of(gramian.original))
-    return UnitGramian(
-        products, lengths, divisors, values, vectors, values > tolerance * values[..., -1:], tolerance
-    )
+    present = values > tolerance * values[..., -1:]
+    rough = UnitGramian(products, lengths, divisors, values, vectors, present, tolerance)
+    rows = xp.matrix_transpose(vectors)
+    for _ in range(_REFINEMENTS):
+        # Null vectors of the Gramian itself, and not of what rounding made of it.
+        error = _divide(xp, rough, _project(xp, rough, _apply(xp, rough, rows)))
+        rows = xp.where(present[..., :, None], rows, rows - error)
+    return rough._replace(vectors=xp.matrix_transpose(rows))
 
 
 def apply_inverse(xp: Any, units: UnitGramian, right: Array, given: Array) -> Array:
@@ -75,38 +80,45 @@ def apply_inverse(xp: Any, units: UnitGramian, right: Array, given: Array) -> Ar
     `right` came from `given`, and has its rounding errors. If those explain all of `right` outside of the
     null space, the result is 0: a method that rescales it would make a direction of the noise.
     """
-    coefficients = _coefficients(xp, units, right)
-    noise = (8.0 * units.tolerance) ** 2 * xp.sum(given * given, axis=-1, keepdims=True)
-    known = xp.sum(coefficients * coefficients, axis=-1, keepdims=True) > noise
-    solution = _combine(xp, units, coefficients)
-    # The eigenvectors are those of rounded unit gradients. With residuals of the Gramian itself, each step
+    rows = right[..., None, :]
+    coefficients = _project(xp, units, rows)
+    # An eigenvector is as uncertain as its eigenvalue is small.
+    doubt = units.tolerance * units.values[..., -1:] / _eigenvalues(xp, units)
+    noise = 8.0 * doubt * xp.sqrt(xp.sum(given * given, axis=-1, keepdims=True))
+    known = xp.any(abs(coefficients[..., 0, :]) > noise, axis=-1)
+    solution = _divide(xp, units, coefficients)
+    # The eigenvalues are those of rounded unit gradients. With residuals of the Gramian itself, each step
     # divides the error by what that costs, however nearly the gradients depend on each other.
     for _ in range(_REFINEMENTS):
-        residual = right - _apply(xp, units, solution)
-        solution = solution + _combine(xp, units, _coefficients(xp, units, residual))
-    return xp.where(known, solution, xp.zeros_like(solution))
+        residual = rows - _apply(xp, units, solution)
+        solution = solution + _divide(xp, units, _project(xp, units, residual))
+    return xp.where(known[..., None], solution[..., 0, :], xp.zeros_like(right))
 
 
-def _coefficients(xp: Any, units: UnitGramian, rows: Array) -> Array:
-    """Return rows (..., K) in the basis of the eigenvectors, without the null space."""
-    products = xp.sum(units.vectors * rows[..., :, None], axis=-2)
-    return xp.where(units.present, products, xp.zeros_like(products))
+def _project(xp: Any, units: UnitGramian, rows: Array) -> Array:
+    """Return rows (..., R, K) in the basis of the eigenvectors, without the null space."""
+    products = rows @ units.vectors
+    return xp.where(units.present[..., None, :], products, xp.zeros_like(products))
 
 
-def _combine(xp: Any, units: UnitGramian, coefficients: Array) -> Array:
-    """Divide by the eigenvalues, and go back from the basis of the eigenvectors."""
-    divisors = xp.where(units.present, units.values, xp.ones_like(units.values))
-    return xp.sum(units.vectors * (coefficients / divisors)[..., None, :], axis=-1)
+def _eigenvalues(xp: Any, units: UnitGramian) -> Array:
+    """Return the eigenvalues, and 1 for those that are 0."""
+    return xp.where(units.present, units.values, xp.ones_like(units.values))
+
+
+def _divide(xp: Any, units: UnitGramian, coefficients: Array) -> Array:
+    """Divide (..., R, K) by the eigenvalues, and go back from the basis of the eigenvectors."""
+    return (coefficients / _eigenvalues(xp, units)[..., None, :]) @ xp.matrix_transpose(units.vectors)
 
 
 def _apply(xp: Any, units: UnitGramian, rows: Array) -> Array:
-    """Multiply rows (..., K) by the Gramian of the unit gradients, with about 80 bits in between."""
-    size = rows.shape[-1]
+    """Multiply rows (..., R, K) by the Gramian of the unit gradients, with about 80 bits in between."""
+    count, size = rows.shape[-2:]
     powers = power_of_two(xp, units.divisors)
+    factors = (powers / units.divisors)[..., None, :]
     scaled = units.gramian / powers[..., :, None] / powers[..., None, :]
-    vectors = xp.broadcast_to(rows / units.divisors * powers, units.divisors.shape[:-1] + (size,))
-    flat = xp.reshape(vectors, (-1, 1, size))
-    empty = xp.zeros_like(flat)
-    matrices = xp.reshape(xp.broadcast_to(scaled, (*vectors.shape, size)), (-1, size, size))
-    products = accurate_slack(xp, Equilibrated(matrices, empty, flat, flat[:, 0, :], empty))
-    return xp.reshape(products, vectors.shape) * powers / units.divisors
+    matrices = xp.reshape(scaled, (-1, size, size))
+    vectors = xp.reshape(rows * factors, (-1, count, size))
+    unused = xp.zeros_like(vectors)
+    products = accurate_slack(xp, Equilibrated(matrices, unused, vectors, vectors[:, 0, :], unused[..., 0]))
+    return xp.reshape(products, rows.shape) * factors

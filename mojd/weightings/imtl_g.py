@@ -73,9 +73,19 @@ def _weights(matrix: View) -> Array:
     right = _without(xp, null, units.lengths / longest)
     v = _without(xp, null, apply_inverse(xp, units, right / sizes, units.lengths / longest / sizes) / sizes)
     total = xp.sum(v, axis=-1, keepdims=True)
-    usable = abs(total) > units.tolerance * xp.sum(abs(v), axis=-1, keepdims=True)
+    usable = abs(total) > _doubt(xp, units) * xp.sum(abs(v), axis=-1, keepdims=True)
     weights = v / xp.where(usable, total, xp.ones_like(total))
     return xp.where(usable, weights, xp.zeros_like(weights))
+
+
+def _doubt(xp: Any, units: UnitGramian) -> Array:
+    """Return what rounding does to v, relatively: with a null space to stay out of, it depends on κ."""
+    one = xp.ones_like(units.values)
+    smallest = xp.min(xp.where(units.present, units.values, units.values[..., -1:]), axis=-1, keepdims=True)
+    deficient = xp.any(~units.present & (units.lengths > 0), axis=-1, keepdims=True)
+    safe = xp.where(smallest > 0, smallest, one[..., :1])
+    condition = xp.where(deficient, 8.0 * units.values[..., -1:] / safe, one[..., :1])
+    return units.tolerance * condition
 
 
 def _null_space(xp: Any, units: UnitGramian, sizes: Array) -> Array:

@@ -86,8 +86,9 @@ def test_it_fails_the_users_own_test_suite(broken: Callable[[Floats], Floats]) -
     for finding in caught.value.report.failures:
         counterexample = finding.counterexample
         assert counterexample is not None
-        assert len(counterexample.jacobian) <= 3
-        assert len(counterexample.statement) <= 110
+        if finding.property_name in BROKEN[broken]:
+            assert len(counterexample.jacobian) <= 3
+            assert len(counterexample.statement) <= 110
         assert f'assert mojd.properties.violation("{finding.property_name}"' in str(caught.value)
 
 
