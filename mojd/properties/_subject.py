@@ -198,7 +198,7 @@ def subject(
     found, library = _tried(method, label, takes, options)
     return Subject(
         name=label,
-        expression=expression or label,
+        expression=expression or (label if _is_dotted_name(label) else "method"),
         function=method,
         takes=found,
         library=library,
@@ -246,8 +246,15 @@ def _name(function: Any) -> str:
         given += [f"{option}={value!r}" for option, value in function.keywords.items()]
         return f"partial({', '.join([_name(function.func), *given])})"
     name = getattr(function, "__qualname__", None) or type(function).__name__
-    module = getattr(function, "__module__", None)
-    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+    module = str(getattr(function, "__module__", None) or "__main__")
+    # What is local to a function or to a session goes by its own name, where it can be seen.
+    if "<locals>" in name or module.startswith("__") or module == "builtins":
+        return str(name.rpartition(".<locals>.")[2])
+    return f"{module}.{name}"
+
+
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:

@@ -54,7 +54,7 @@ def missing_progress(jacobian: FloatArray, direction: FloatArray, tau: float, si
     >>> import numpy as np
     >>> from mojd.properties import missing_progress
     >>> J = np.array([[1.0, 0.0], [-1.0, 1.0]])
-    >>> missing_progress(J, J[0], tau=0.0)
+    >>> round(missing_progress(J, J[0], tau=0.0), 12)
     0.5
     """
     norms = np.linalg.norm(jacobian, axis=-1)[1:]

@@ -185,6 +185,8 @@ class Finding:
         module = self.expression.rpartition(".")[0]
         if module and module != "mojd" and all(part.isidentifier() for part in module.split(".")):
             lines.append(f"import {module}")
+        if self.expression == "method":
+            lines += ["", f"# method is {self.method}"]
         lines += ["", f"J = {literal(found.jacobian)}"]
         lines += [f"{name} = {literal(value)}" for name, value in found.extras.items()]
         if found.weights is not None:

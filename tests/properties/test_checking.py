@@ -205,6 +205,15 @@ class TestReport:
         # It is the last line that fails, and only for its tolerance.
         exec(failed.assertion().replace(f"<= {failed.tolerance:g}", "<= 1"), {})
 
+    def test_a_function_without_a_name_of_its_own(self) -> None:
+        finding = check(
+            lambda gramian: np.ones(len(gramian)), "non_conflicting", examples=QUICK, raises=False
+        )
+        code = report["non_conflicting"].assertion()
+        assert "# method is <lambda>" in code
+        with pytest.raises(AssertionError):
+            exec(code, {"method": lambda gramian: np.ones(len(gramian))})
+
     def test_naming_a_property_is_a_claim(self) -> None:
         with pytest.raises(PropertyViolated, match="mgda fails linear_under_scaling") as caught:
             check("mgda", ["non_conflicting", "linear_under_scaling"], examples=QUICK)
