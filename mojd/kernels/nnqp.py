@@ -10,11 +10,12 @@ from mojd.kernels.closed_form import solve_small
 from mojd.kernels.compiling import entry_point
 from mojd.kernels.equilibrate import equilibrate
 from mojd.kernels.factor import rank_noise, suspect_pivot
+from mojd.kernels.hidden_ray import hidden_ray
 from mojd.kernels.linear_term import answer_at_once, normalise_linear
 from mojd.kernels.scalar import solve_equilibrated, solve_indefinite, write_solution
 from mojd.kernels.signatures import COUNTS, MATRIX, VECTOR
 from mojd.kernels.sizes import LARGEST_TABLEAU
-from mojd.kernels.status import MAX_ITER, NOT_PSD, OPTIMAL, UNSETTLED
+from mojd.kernels.status import INFEASIBLE, MAX_ITER, NOT_PSD, OPTIMAL, UNSETTLED
 from mojd.kernels.tableau import solve_tableau
 from mojd.kernels.workspace import matrix, padded, tableau_arrays
 
@@ -65,4 +66,9 @@ def solve_one(G, q, x, closed_form, bounded, tolerance, tiny, floats, integers):
         x[:] = math.nan
         return code
     write_solution(general[0], integers, m, code, scale, magnitude, x)
+    if code == OPTIMAL and not bounded:
+        m = hidden_ray(G, A, scale, linear, x, magnitude, general, indices, tolerance, tiny)
+        if m > 0:
+            code = INFEASIBLE
+            write_solution(general[0], integers, m, code, scale, magnitude, x)
     return code + 256 * iterations

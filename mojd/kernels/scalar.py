@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mojd.kernels.active_set import OUT, RAY, active_set, drop
+from mojd.kernels.active_set import OUT, active_set, drop
 from mojd.kernels.block_pivoting import block_pivoting
 from mojd.kernels.compiling import inner
 from mojd.kernels.factor import REFINE_PIVOT, append, is_dependent, solve
@@ -19,10 +19,6 @@ ROUNDING = 2.0**-54
 GROSS = 1e-6
 # How often refinement may send an index out of the passive set.
 ATTEMPTS = 4
-# Σx from which on a solution is looked at once more, and the slack that makes it none.
-LARGE, NO_SOLUTION = 1e6, 1e-2
-# A·z of a ray z of length 1 is rounding below this.
-NULL = 1e-12
 
 
 @inner
@@ -98,33 +94,6 @@ def worst_slack(A, q, passive, m, x, dense, s):
 
 
 @inner
-def is_hidden_ray(A, q, passive, m, x, dense, s):
-    """Whether x is no solution but a ray of great length; if so, scale it to Σx = 1.
-
-    Where rows cancel only with weights of very different size, an index may seem to be independent
-    that is not: x is then a multiple of the null direction, and as large as rounding lets it be.
-    """
-    total = 0.0
-    for i in range(m):
-        total += x[i]
-    if total < LARGE:
-        return False
-    slack_of(A, q, passive, m, x, dense, s)
-    worst, slope, size = 0.0, 0.0, 0.0
-    for j in range(A.shape[0]):
-        missed = abs(s[j]) if dense[j] > 0.0 else -s[j]
-        worst = missed if missed > worst else worst
-        slope += q[j] * (dense[j] / total)
-        image = abs(s[j] - q[j]) / total
-        size = image if image > size else size
-    if worst <= NO_SOLUTION or size > NULL or -slope <= RAY * (size if size > NOISE else NOISE):
-        return False
-    for i in range(m):
-        x[i] /= total
-    return True
-
-
-@inner
 def is_well_conditioned(A, passive, m, U):
     """Whether no pivot of the passive block is small."""
     for i in range(m):
@@ -180,8 +149,6 @@ def solve_equilibrated(A, q, floats, integers, bounded, rank_noise):
         refine(A, padded, passive, m, x, U, inverse, y, dense, slack)
         clip(x, m)
         worst = worst_slack(A, padded, passive, m, x, dense, slack)
-    if not bounded and is_hidden_ray(A, padded, passive, m, x, dense, slack):
-        return INFEASIBLE, m, iterations
     limit = 100.0 * rank_noise if 100.0 * rank_noise > GROSS else GROSS
     return OPTIMAL if worst * NOISE >= -limit * noise(x, m) else MAX_ITER, m, iterations
 

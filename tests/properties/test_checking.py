@@ -206,9 +206,7 @@ class TestReport:
         exec(failed.assertion().replace(f"<= {failed.tolerance:g}", "<= 1"), {})
 
     def test_a_function_without_a_name_of_its_own(self) -> None:
-        finding = check(
-            lambda gramian: np.ones(len(gramian)), "non_conflicting", examples=QUICK, raises=False
-        )
+        report = check(lambda gramian: np.ones(len(gramian)), examples=QUICK)
         code = report["non_conflicting"].assertion()
         assert "# method is <lambda>" in code
         with pytest.raises(AssertionError):

@@ -252,6 +252,34 @@ class TestRays:
         assert solution.status == Status.INFEASIBLE
         assert certify.is_ray(gramian, linear, solution.ray, tolerance=1e-10)
 
+    @pytest.mark.parametrize("bits", range(6, 23, 2))
+    @pytest.mark.parametrize("rows", [1, 3, 40])
+    def test_rays_of_weights_that_differ_by_orders_of_magnitude(self, bits: int, rows: int) -> None:
+        """δ·a + b + c = 0 exactly: an index that depends on the others looks independent at some pivots.
+
+        What pretends to be a solution is then a multiple of the ray, as long as rounding lets it be.
+        """
+        rng = np.random.default_rng(bits)
+        delta = 2.0**-bits
+        for trial in range(40):
+            n = int(rng.integers(2, 6))
+            a, b, extra = rng.integers(-2, 3, (3, n)).astype(float)
+            jacobian = np.stack([a, b, -b - delta * a, extra])[rng.permutation(4)]
+            gramian = symmetric_gramian(jacobian)
+            squares = np.diagonal(gramian)
+            if not np.linalg.norm(np.stack([a, b]), axis=1).all() or np.linalg.matrix_rank([a, b]) < 2:
+                continue
+            # As PCD has it for τ = 1: q = J·g₀ − diag G, and q·z < 0 along the ray.
+            primaries = rng.integers(-2, 3, (rows, n)).astype(float)
+            linear = primaries @ jacobian.T - squares
+            found = solve(gramian[None], linear[None])
+            assert (found.status == codes.INFEASIBLE).all(), trial
+            for ray in found.x[0]:
+                assert (ray >= 0).all()
+                size = ray @ np.sqrt(squares)
+                # The square of this length is what a Gramian in float64 knows to rounding.
+                assert np.linalg.norm(ray @ jacobian) <= 4 * 2.0**-26 * size
+
     def test_level_rays_are_no_descent(self) -> None:
         gramian = symmetric_gramian(np.array([[1.0, 2.0], [-1.0, -2.0], [2.0, -1.0], [0.0, 1.0]]))
         solution = mojd.solve(NNQP(gramian, gramian), "active_set")
