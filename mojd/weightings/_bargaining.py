@@ -117,5 +117,3 @@ def _possible(xp: Any, matrix: Array, wanted: Array, tolerance: float) -> tuple[
     relative = 8 * tolerance**2
     noise = relative * (terms + relative) + 4 * lift * xp.sum(z * z, axis=-1, keepdims=True)
     return ~nothing & (square > noise), z, lift
-
-

@@ -10,6 +10,7 @@ import numpy as np
 from mojd._arrays import Array, FloatArray
 from mojd.certificates import Equilibrated, accurate_slack
 from mojd.errors import SolverError
+from mojd.weightings._double_double import solve_shifted
 
 _EPS = 2.0**-52
 # |yᵢʳ·(Ay)ᵢ/cᵢ − 1| may be this much, and this many units of rounding in the terms of (Ay)ᵢ.
@@ -24,6 +25,10 @@ _CPU_ITERATIONS, _CPU_HALVINGS = 400, 30
 _DEVICE_ITERATIONS, _DEVICE_HALVINGS = 60, 3
 # The part of the way to the boundary y = 0 that a straight step may go.
 _TO_BOUNDARY = 0.95
+# Steps that take more than this part of a weight may be bent.
+_BEND = 0.5
+# Where φ adds less than this to the diagonal, A being near 1, float64 cannot tell it well enough.
+_FAINT = 2.0**-38
 _START_ROUNDS = 6
 
 
@@ -75,7 +80,7 @@ def _start(xp: Any, problem: Bargain, power: float) -> Array:
     """
     norms = xp.linalg.diagonal(problem.matrix)
     apart = xp.exp((problem.logarithm - xp.log(norms)) / (1.0 + power))
-    z = problem.nearest
+    z = xp.where(problem.possible, problem.nearest, xp.zeros_like(apart))
     square = xp.sum(z * _product(xp, problem.matrix, z), axis=-1, keepdims=True)
     usable = problem.possible & (square > 0)
     square = xp.where(usable, square, xp.ones_like(square))
@@ -141,7 +146,33 @@ def _direction(xp: Any, problem: Bargain, y: Array, ratio: Array, power: float) 
     matrix = problem.matrix * shape[:, :, None] * shape[:, None, :] + identity * diagonal[:, None, :]
     right = root * (1.0 - ratio) * scale
     solved = xp.linalg.solve(matrix, right[..., None])[..., 0]
+    if xp is np:
+        faint = np.min(power * scale * scale, axis=-1) < _FAINT
+        if faint.any():
+            solved[faint] = _twice_as_precise(problem, y, right, scale / root, power, solved, faint)
     return solved * scale / root, xp.sum(solved * right, axis=-1, keepdims=True)
+
+
+def _twice_as_precise(
+    problem: Bargain,
+    y: FloatArray,
+    right: FloatArray,
+    factor: FloatArray,
+    power: float,
+    solved: FloatArray,
+    which: FloatArray,
+) -> FloatArray:
+    """Solve the equations of some problems, unscaled and without a lift, where A is positive semidefinite.
+
+    Where A is singular, what curvature there is comes from c·r·y^(−1−r), which may be less than the
+    rounding of A in float64. Solved in float64, steps towards equal weights of duplicates would be a
+    small part of what they should be.
+    """
+    unit = factor[which] * y[which]
+    shift = power * np.exp(problem.logarithm[which] - (1.0 + power) * np.log(y[which]))
+    step, definite = solve_shifted(np, problem.matrix[which], shift, right[which] / unit)
+    usable = definite & np.all(np.isfinite(step), axis=-1, keepdims=True)
+    return np.where(usable, step / unit, solved[which])
 
 
 def _step(
@@ -184,13 +215,14 @@ def _rises(xp: Any, problem: Bargain, end: Array, change: Array, decrement: Arra
 def _bent(xp: Any, y: Array, relative: Array, power: float) -> tuple[Array, Array]:
     """Return the point at the end of bent steps, and d log y by relative step there.
 
-    Weights fall along y·(1 − r·δ)^(−1/r), which is tangent to y·(1 + δ), never reaches 0, and is exact
-    where (Ay)ᵢ does not change.
+    Weights that would fall to less than half go along y·(1 − r·δ)^(−1/r), which is tangent to y·(1 + δ),
+    never reaches 0, and is exact where (Ay)ᵢ does not change.
     """
-    rising = xp.maximum(relative, xp.zeros_like(relative))
-    bent = 1.0 - power * xp.minimum(relative, xp.zeros_like(relative))
-    tiny = xp.zeros_like(y) + 1e-300
-    return xp.maximum(y * (1.0 + rising) * bent ** (-1.0 / power), tiny), 1.0 / ((1.0 + rising) * bent)
+    falls = relative < -_BEND
+    zero = xp.zeros_like(relative)
+    straight = 1.0 + xp.where(falls, zero, relative)
+    bent = 1.0 - power * xp.where(falls, relative, zero)
+    return xp.maximum(y * straight * bent ** (-1.0 / power), zero + 1e-300), 1.0 / (straight * bent)
 
 
 def _require_answers(problem: Bargain, y: FloatArray, power: float) -> None:
