@@ -19,8 +19,9 @@ _TOLERANCE, ROUNDING = 2.0**-43, 4 * _EPS
 _GIVEN_UP = 1e-6
 # Relative steps of this length are the rounding of y.
 _ARRIVED = 4 * _EPS
-# Where the steps cannot become so short, this many in a row that do not improve y are the end.
-_PATIENCE = 2
+# Where they cannot become so short, this many in a row that do not halve them are the end: few where
+# they are short, and more where a weight may yet have to grow by orders of magnitude.
+_SHORT, _PATIENCE, _LONG_PATIENCE = 1e-4, 2.0, 50.0
 _CPU_ITERATIONS, _CPU_HALVINGS = 400, 30
 _DEVICE_ITERATIONS, _DEVICE_HALVINGS = 60, 3
 # The part of the way to the boundary y = 0 that a straight step may go.
@@ -101,7 +102,8 @@ def newton(xp: Any, problem: Bargain, power: float) -> Array:
     """Return y; the steps of a problem do not depend on the others beside it.
 
     That the ratios are 1 to rounding does not settle y in the directions in which A is nearly singular:
-    a problem ends when steps do not become shorter any more.
+    a problem ends when steps do not become shorter any more. Devices solve the linear equations in float64
+    only.
     """
     on_cpu = xp is np
     y = _start(xp, problem, power)
@@ -117,7 +119,8 @@ def newton(xp: Any, problem: Bargain, power: float) -> Array:
         better = merit < smallest
         idle = xp.where(merit < 0.5 * smallest, 0.0 * one, idle + 1.0)
         best, smallest = xp.where(better, y, best), xp.where(better, merit, smallest)
-        done = (smallest <= _ARRIVED) | ((smallest < 1.0) & (idle >= _PATIENCE))
+        patience = xp.where(smallest <= _SHORT, _PATIENCE * one, _LONG_PATIENCE * one)
+        done = (smallest <= _ARRIVED) | ((smallest <= one) & (idle >= patience))
         if on_cpu and bool(xp.all(done)):
             break
         halvings = _CPU_HALVINGS if on_cpu else _DEVICE_HALVINGS
@@ -172,7 +175,8 @@ def _twice_as_precise(
     shift = power * np.exp(problem.logarithm[which] - (1.0 + power) * np.log(y[which]))
     step, definite = solve_shifted(np, problem.matrix[which], shift, right[which] / unit)
     usable = definite & np.all(np.isfinite(step), axis=-1, keepdims=True)
-    return np.where(usable, step / unit, solved[which])
+    found: FloatArray = np.where(usable, step / unit, solved[which])
+    return found
 
 
 def _step(

@@ -105,3 +105,8 @@ def test_torchjd_at_its_own_tolerance() -> None:
         jacobian = np.random.default_rng(seed).standard_normal((3, 8))
         theirs = aggregation.NashMTL(n_tasks=3, optim_niter=200)(torch.tensor(jacobian))
         np.testing.assert_allclose(theirs, direction(jacobian, max_norm=1.0), atol=2e-2)
+
+
+def test_no_counterexample() -> None:
+    names = ["non_conflicting", "permutation_equivariant", "optimal", "stops_if_weakly_stationary"]
+    mojd.check("nash_mtl", names, examples=300)
