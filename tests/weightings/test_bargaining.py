@@ -99,7 +99,7 @@ class TestFamilies:
             assert (weigh(gramian) > 0).all()
 
     def test_iterations_are_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Measured: BEFORE FairGrad with norms 1e24 apart."""
+        """Measured: 8 for Nash-MTL, 73 for FairGrad with 64 norms up to 1e24 apart."""
         taken, step = [0], _bargaining_newton._step
 
         def counted(*arguments: Any) -> Any:
@@ -107,7 +107,7 @@ class TestFamilies:
             return step(*arguments)
 
         monkeypatch.setattr(_bargaining_newton, "_step", counted)
-        for method, limit in ((mojd.nash_mtl, 40), (mojd.fairgrad, 90)):
+        for method, limit in ((mojd.nash_mtl, 15), (mojd.fairgrad, 90)):
             for family in FAMILIES:
                 if family == "float32_low_rank":
                     continue
