@@ -58,7 +58,7 @@ def fairgrad(gramian: Any, alpha: float = 2.0, *, nonfinite: str = "raise") -> A
     Opposite rows are such a case, duplicates are not: they share a weight.
 
     Cost: one :func:`mojd.mgda` to look for stationarity, and a K × K linear solve for each Newton step,
-    about 5 of them for gradients of similar norms.
+    about 4 of them for gradients of similar norms, up to 30 next to stationarity.
 
     Properties: non-conflicting ✓, linear under scaling ✗, weighted ✓.
 

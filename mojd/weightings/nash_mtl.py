@@ -53,7 +53,7 @@ def nash_mtl(gramian: Any, *, max_norm: float | None = None, nonfinite: str = "r
     Opposite rows are such a case, duplicates are not: they share a weight.
 
     Cost: one :func:`mojd.mgda` to look for stationarity, and a K × K linear solve for each Newton step,
-    about 5 of them, up to 30 next to stationarity.
+    about 4 of them, up to 30 next to stationarity.
 
     Properties: non-conflicting ✓, linear under scaling ✗, weighted ✓.
 

@@ -99,3 +99,8 @@ def test_torchjd_where_it_converged(alpha: float) -> None:
             np.testing.assert_allclose(theirs, mojd.fairgrad(gramian, alpha), rtol=1e-4)
             compared += 1
     assert compared >= 30
+
+
+def test_no_counterexample() -> None:
+    names = ["non_conflicting", "permutation_equivariant", "optimal", "stops_if_weakly_stationary"]
+    mojd.check("fairgrad", names, examples=1000)

@@ -109,3 +109,8 @@ def test_torchjd_at_its_own_tolerance() -> None:
             warnings.simplefilter("ignore")
             theirs = aggregation.NashMTL(n_tasks=3, optim_niter=200)(torch.tensor(jacobian))
         np.testing.assert_allclose(theirs, direction(jacobian, max_norm=1.0), atol=2e-2)
+
+
+def test_no_counterexample() -> None:
+    names = ["non_conflicting", "permutation_equivariant", "optimal", "stops_if_weakly_stationary"]
+    mojd.check("nash_mtl", names, examples=300)
