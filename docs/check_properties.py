@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from mojd._terminal import progress_bar
 from mojd.properties import Finding, check_table
-from mojd.properties.checking import EXAMPLES
+from mojd.properties._search import EXAMPLES
 from mojd.properties.table import method_names
 
 RESULTS = Path(__file__).parent / "properties" / "results.json"
@@ -31,7 +32,7 @@ def shown(finding: Finding) -> dict[str, Any]:
 def main() -> int:
     """Write the results; return 1 if one of them contradicts a paper."""
     with progress_bar() as progress:
-        report = check_table(sorted(method_names()), progress=progress)
+        report = check_table(sorted(method_names()), processes=os.cpu_count() or 1, progress=progress)
     results: dict[str, dict[str, Any]] = {}
     for finding in report.findings:
         results.setdefault(finding.method, {})[finding.property_name] = shown(finding)

@@ -3,6 +3,9 @@
 One property a file, or one family of them; to add one, write its file and name it here.
 """
 
+import importlib
+from typing import Any
+
 from mojd.properties._registry import Property, get_property, registered_properties
 
 from mojd.properties.non_conflicting import conflict, conflict_of_direction  # isort: skip
@@ -19,18 +22,23 @@ from mojd.properties.stationarity import (  # isort: skip
     strong_stationarity,
     weak_stationarity,
 )
-from mojd.properties.priorities import (  # isort: skip
+from mojd.properties import priorities as priorities  # isort: skip
+from mojd.properties import certified_feasibility as certified_feasibility  # isort: skip
+from mojd.properties.feasibility import (  # isort: skip
     contradiction_error,
     is_feasible,
     missing_progress,
 )
-from mojd.properties._subject import Subject, subject
+from mojd.properties._subject import Subject
+from mojd.properties._trial import subject
 from mojd.properties.checking import check, violation
-from mojd.properties.report import Counterexample, Finding, PropertyViolated, Report
+from mojd.properties.findings import Counterexample, Finding
+from mojd.properties.report import PropertyViolated, Report
 from mojd.properties.step_audit import Guarantee, ObjectiveAudit, StepAudit, Verdict, audit_step
-from mojd.properties.table import Spec, check_table
+from mojd.properties.table import Bounds, Spec, check_table
 
 __all__ = [
+    "Bounds",
     "Counterexample",
     "Finding",
     "Guarantee",
@@ -64,3 +72,10 @@ __all__ = [
     "violation",
     "weak_stationarity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the strategies on first use: they need hypothesis."""
+    if name == "strategies":
+        return importlib.import_module("mojd.properties.strategies")
+    raise AttributeError(f"module 'mojd.properties' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +13,9 @@ from mojd.properties._subject import Subject
 Group = Literal["jacobian descent", "general", "priorities"]
 
 
-def no_extras(K: int) -> Mapping[str, Any]:
+def no_extras(subject: Subject, K: int) -> Mapping[str, Any]:
     """Return the strategies of a property that needs nothing beside a Jacobian."""
-    del K
+    del subject, K
     return {}
 
 
@@ -42,10 +43,10 @@ class Property:
     tolerance : float
         The largest violation that counts as rounding.
     measure : callable
-        ``measure(subject, jacobian, seed, **extras) -> float``, the violation: 0 if the property holds,
-        without a unit; NaN if the example is not what the property speaks about.
+        ``measure(subject, jacobian, seed, **extras) -> float or None``, the violation: 0 if the property
+        holds, without a unit; None if the example is not what the property speaks about.
     extras : callable
-        ``extras(K)``: names and hypothesis strategies of what else an example consists of.
+        ``extras(subject, K)``: names and hypothesis strategies of what else an example consists of.
     why_not : callable
         ``why_not(subject)``: why the property makes no sense for a method; empty if it does.
     k, n : (int, int)
@@ -60,8 +61,8 @@ class Property:
     source: str
     group: Group
     tolerance: float
-    measure: Callable[..., float]
-    extras: Callable[[int], Mapping[str, Any]] = no_extras
+    measure: Callable[..., float | None]
+    extras: Callable[[Subject, int], Mapping[str, Any]] = no_extras
     why_not: Callable[[Subject], str] = always
     k: tuple[int, int] = (1, 6)
     n: tuple[int, int] = (1, 6)
@@ -86,8 +87,10 @@ def registered_properties() -> tuple[Property, ...]:
 
 def get_property(name: str) -> Property:
     """Return the property called `name`."""
-    try:
-        return _PROPERTIES[name]
-    except KeyError:
-        known = ", ".join(_PROPERTIES)
-        raise InvalidInputError(f"property {name!r} is not known; choose from: {known}") from None
+    spelt = name.replace("-", "_").replace(" ", "_")
+    if spelt in _PROPERTIES:
+        return _PROPERTIES[spelt]
+    similar = difflib.get_close_matches(spelt, _PROPERTIES, 1)
+    hint = f"; did you mean {similar[0]!r}?" if similar else ""
+    known = ", ".join(_PROPERTIES)
+    raise InvalidInputError(f"property {name!r} is not known{hint}; choose from: {known}")

@@ -31,11 +31,17 @@ class Shape(NamedTuple):
 
 
 def _integers(draw: Draw, shape: Shape, least: int = 1) -> FloatArray:
-    """Draw a matrix of small integers; rows are the elements of a list, so that they can be left out."""
+    """Draw a matrix of small integers; rows are the elements of a list, so that they can be left out.
+
+    Columns of zeros are, down to the least number: they change no Gramian, and only make an example longer.
+    """
     n = draw(st.integers(*shape.columns))
     row = st.lists(st.integers(-shape.largest, shape.largest), min_size=n, max_size=n)
     low, high = max(least, shape.rows[0]), max(least, shape.rows[1])
-    return np.array(draw(st.lists(row, min_size=low, max_size=high)), dtype=np.float64).reshape(-1, n)
+    rows = np.array(draw(st.lists(row, min_size=low, max_size=high)), dtype=np.float64).reshape(-1, n)
+    kept = rows.any(axis=0)
+    kept[: max(0, shape.columns[0] - int(kept[shape.columns[0] :].sum()))] = True
+    return np.ascontiguousarray(rows[:, kept])
 
 
 def _fill(draw: Draw, base: FloatArray, added: FloatArray, shape: Shape) -> FloatArray:

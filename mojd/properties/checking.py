@@ -1,27 +1,21 @@
-"""Look for a counterexample to a property with hypothesis, and report what was found."""
+"""Ask whether a method has properties, on one Jacobian or on a thousand."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from mojd._arrays import FloatArray, as_array, to_float64
+from mojd._arrays import as_array, to_float64
 from mojd._checks import check_jacobian_shape
-from mojd.errors import InvalidInputError
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.properties._registry import Property, get_property, registered_properties
-from mojd.properties._subject import NotFiniteError, Subject, Takes, subject
-from mojd.properties.published import expected
-from mojd.properties.report import Counterexample, Finding, Report
+from mojd.properties._search import EXAMPLES, find, measured
+from mojd.properties._subject import Takes
+from mojd.properties._trial import subject
+from mojd.properties.report import Report
 
-# For a mark to rest on a thousand examples that count.
-EXAMPLES = 1000
-# How many plain examples are tried for a counterexample that is easier to read.
-SIMPLE = 200
+Range = int | tuple[int, int]
 
 
 def violation(
@@ -31,7 +25,7 @@ def violation(
     *,
     seed: int = 0,
     takes: Takes | None = None,
-    like: str | None = None,
+    like: Any = None,
     **extras: Any,
 ) -> float:
     """Measure by how much a method violates a property on one Jacobian.
@@ -56,6 +50,12 @@ def violation(
         0 if the property holds on this example; infinity if the method returned NaN or infinity; NaN
         if the property says nothing about the example.
 
+    Raises
+    ------
+    InvalidInputError
+        If a name is not known, the shape does not fit, the extras are not those that the property
+        needs, or it makes no sense for the method.
+
     Examples
     --------
     >>> import mojd
@@ -72,22 +72,14 @@ def violation(
     rows = to_float64(array)
     if rows.ndim != 2:
         raise InvalidInputError(f"jacobian must have shape (K, n), one problem, got shape {rows.shape}")
-    needed = set(inspect.signature(item.measure).parameters) - {"subject", "jacobian", "seed"}
+    needed = set(item.extras(checked, len(rows)))
     if set(extras) != needed:
         given = f"got {', '.join(sorted(extras))}" if extras else "got nothing else"
         raise InvalidInputError(
             f"{name} needs {', '.join(sorted(needed)) or 'nothing'} beside the jacobian, {given}"
         )
-    return _measured(item, checked, rows, seed, extras)
-
-
-def _measured(
-    item: Property, checked: Subject, jacobian: FloatArray, seed: int, extras: Mapping[str, Any]
-) -> float:
-    try:
-        return float(item.measure(checked, jacobian, seed, **extras))
-    except NotFiniteError:
-        return float("inf")
+    amount = measured(item, checked, rows, seed, extras)
+    return float("nan") if amount is None else amount
 
 
 def check(
@@ -95,8 +87,11 @@ def check(
     properties: str | Sequence[str] | None = None,
     *,
     takes: Takes | None = None,
-    like: str | None = None,
+    like: Any = None,
     examples: int = EXAMPLES,
+    k: Range | None = None,
+    n: Range | None = None,
+    tolerance: float | None = None,
     raises: bool | None = None,
 ) -> Report:
     r"""Look for counterexamples to theoretical properties of a method.
@@ -111,10 +106,16 @@ def check(
         Names of properties. By default all that make sense for the method.
     takes : {'gramian', 'jacobian'}, optional
         What a function takes, if trying it out is not wanted.
-    like : str, optional
-        The method of mojd's whose problem a function claims to solve, for the property 'optimal'.
+    like : str or callable, optional
+        The method of mojd's whose problem a function claims to solve, for the property 'optimal'. Options
+        of that problem, such as ``c`` of CAGrad, are taken from the function's defaults.
     examples : int, default 1000
         How many Jacobians are tried per property.
+    k, n : int or (int, int), optional
+        How many objectives and parameters, or the least and the most. By default 1 to 6.
+    tolerance : float, optional
+        The largest violation that passes, instead of the property's own, for instance 1e-5 for methods
+        that compute in float32.
     raises : bool, optional
         Whether to raise if there is a counterexample. By default, if properties were named: to name
         one is to claim it.
@@ -141,13 +142,13 @@ def check(
     Examples are the same in each run. Among them are duplicated, opposite, nearly parallel, vanishing and
     stationary gradients; their Gramians are exact in float64, so that what is found is the method's
     own fault. Functions that draw random numbers from the global generators of Python, NumPy or
-    PyTorch get them seeded.
+    PyTorch get them seeded. What they print goes to stderr.
 
     Examples
     --------
     >>> import mojd
     >>> print(mojd.check(mojd.upgrad, "non_conflicting", examples=100))
-    ✓  non_conflicting  no counterexample among 100 examples of ... structures; ...
+    ✓  non_conflicting  no counterexample among 100 examples of ... structures, K = 1 to 6; ...
     >>> mojd.check(lambda J: J.mean(axis=0), "non_conflicting")
     Traceback (most recent call last):
         ...
@@ -158,7 +159,7 @@ def check(
         raise InvalidInputError(f"examples must be a positive integer, got {examples!r}")
     named = properties is not None
     chosen = []
-    for item in choose(properties):
+    for item in choose(properties, k=k, n=n, tolerance=tolerance):
         reason = item.why_not(checked)
         if not reason:
             chosen.append(item)
@@ -170,136 +171,39 @@ def check(
     return report
 
 
-def choose(properties: str | Sequence[str] | None) -> list[Property]:
-    """Look up properties by name, each once; all of them for None."""
+def choose(
+    properties: str | Sequence[str] | None,
+    *,
+    k: Range | None = None,
+    n: Range | None = None,
+    tolerance: float | None = None,
+) -> list[Property]:
+    """Look up properties by name, each once, all of them for None; with other bounds if any are given."""
     if properties is None:
-        return list(registered_properties())
-    names = [properties] if isinstance(properties, str) else list(properties)
-    if not names:
-        raise InvalidInputError("properties is empty: name at least one, or leave it out for all")
-    return [get_property(name) for name in dict.fromkeys(names)]
+        chosen = list(registered_properties())
+    else:
+        names = [properties] if isinstance(properties, str) else properties
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise InvalidTypeError(f"properties must be names of properties, got {properties!r}")
+        if not names:
+            raise InvalidInputError("properties is empty: name at least one, or leave it out for all")
+        chosen = [get_property(name) for name in dict.fromkeys(names)]
+    if k is not None:
+        low, high = _bounds(k, "k")
+        chosen = [replace(item, k=(max(low, item.k[0]), max(high, item.k[0]))) for item in chosen]
+    if n is not None:
+        chosen = [replace(item, n=_bounds(n, "n")) for item in chosen]
+    if tolerance is not None:
+        if not 0 <= tolerance < 1:
+            raise InvalidInputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
+        chosen = [replace(item, tolerance=tolerance) for item in chosen]
+    return chosen
 
 
-class _Found(Exception):
-    """An example violates the property: what hypothesis is to shrink."""
-
-
-def find(checked: Subject, item: Property, examples: int = EXAMPLES) -> Finding:
-    """Look for a counterexample to one property of one method.
-
-    Parameters
-    ----------
-    checked : Subject
-    item : Property
-    examples : int
-        How many examples to try.
-
-    Returns
-    -------
-    Finding
-    """
-    published = expected(checked.name, item.name)
-    reason = item.why_not(checked)
-    if reason:
-        return Finding(checked.name, item.name, None, checked.expression, reason=reason, published=published)
-    search = _Search(checked, item)
-    search.run(examples)
-    return Finding(
-        method=checked.name,
-        property_name=item.name,
-        holds=search.failure is None,
-        expression=checked.expression,
-        violation=search.worst,
-        tolerance=item.tolerance,
-        examples=sum(search.structures.values()),
-        structures=dict(sorted(search.structures.items())),
-        counterexample=search.failure,
-        published=published,
-    )
-
-
-class _Search:
-    """One run of hypothesis, and what it came across."""
-
-    def __init__(self, checked: Subject, item: Property) -> None:
-        self.checked = checked
-        self.item = item
-        self.structures: Counter[str] = Counter()
-        self.worst = 0.0
-        self.failure: Counterexample | None = None
-
-    def run(self, examples: int) -> None:
-        """Try examples until one violates the property; then look for a simpler one."""
-        from mojd.properties import strategies
-
-        low, high = self.item.k
-        low = max(low, self.checked.min_size)
-        structures = self.item.structures or strategies.STRUCTURES
-        self._look(examples, strategies.examples((low, max(high, low)), self.item.n, structures=structures))
-        if self.failure is None:
-            return
-        # What was found may owe its shape to the structure that it came from. Plain integers read best.
-        first, counted = self.failure, self.structures
-        others = tuple(name for name in structures if name != "gaussian")
-        for most, largest, kinds in ((2, 2, "integers"), (3, 2, "integers"), (3, 4, others)):
-            self.failure, self.structures = None, Counter()
-            rows = (low, max(low, most))
-            self._look(SIMPLE, strategies.examples(rows, (1, most), structures=kinds, largest=largest))
-            if self.failure is not None:
-                break
-        self.failure, self.structures = self.failure or first, counted
-
-    def _look(self, examples: int, base: Any) -> None:
-        """Try examples until one violates the property, and shrink that one."""
-        from hypothesis import HealthCheck, Phase, Verbosity, assume, given, settings
-        from hypothesis import strategies as st
-
-        seeds = st.integers(0, 2**16) if self.checked.is_stochastic else st.just(0)
-
-        @settings(
-            max_examples=examples,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            report_multiple_bugs=False,
-            verbosity=Verbosity.quiet,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(st.data())
-        def attempt(data: Any) -> None:
-            example = data.draw(base)
-            extras = {
-                name: data.draw(strategy)
-                for name, strategy in self.item.extras(len(example.jacobian)).items()
-            }
-            assume(self.judge(example, data.draw(seeds), extras))
-
-        with contextlib.suppress(_Found):
-            attempt()
-
-    def judge(self, example: Any, seed: int, extras: Mapping[str, Any]) -> bool:
-        """Return whether the example counts; raise if it is a counterexample."""
-        error = ""
-        try:
-            amount = _measured(self.item, self.checked, example.jacobian, seed, extras)
-        except Exception as raised:
-            # A stranger's function that fails on an ordinary Jacobian has failed the check.
-            amount, error = float("inf"), f"{type(raised).__name__}: {raised}"
-        if np.isnan(amount):
-            return False
-        if self.failure is None:
-            self.structures[example.structure] += 1
-        if amount <= self.item.tolerance:
-            self.worst = max(self.worst, amount)
-            return True
-        weights = direction = None
-        if not error and np.isfinite(amount):
-            # Of the extras, only τ is an option of methods; a factor c is not CAGrad's c.
-            options = {"tau": extras["tau"]} if "tau" in extras else {}
-            step = self.checked.step(example.jacobian, seed=seed, **options)
-            weights, direction = step.weights, step.direction
-        self.failure = Counterexample(
-            example.jacobian, example.structure, seed, extras, amount, weights, direction, error
-        )
-        raise _Found
+def _bounds(value: Range, name: str) -> tuple[int, int]:
+    bounds = (value, value) if isinstance(value, int) else value
+    if not isinstance(bounds, tuple) or len(bounds) != 2 or not all(isinstance(b, int) for b in bounds):
+        raise InvalidInputError(f"{name} must be an integer or a pair (least, most), got {value!r}")
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise InvalidInputError(f"{name} must be positive, the least first, got {value!r}")
+    return bounds

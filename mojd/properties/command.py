@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -10,11 +11,12 @@ from typing import Annotated, cast
 from mojd._terminal import STDOUT, check_folders, progress_bar, stdout_console
 from mojd.errors import InvalidInputError, MissingDependencyError
 from mojd.properties._registry import get_property
+from mojd.properties._search import EXAMPLES
 from mojd.properties._subject import Takes
-from mojd.properties.checking import EXAMPLES
+from mojd.properties.findings import Finding
 from mojd.properties.published import JACOBIAN_DESCENT, PRIORITIES, TABLE_1
-from mojd.properties.report import Finding, Report
-from mojd.properties.table import Spec, check_table, method_names
+from mojd.properties.report import Report
+from mojd.properties.table import Bounds, Spec, check_table, method_names
 
 try:
     import typer
@@ -46,7 +48,7 @@ Examples:
   mojd check train.losses:my_upgrad --like upgrad --property optimal,non_conflicting
   mojd check --all --markdown table.md
 
-With --property, the exit status is 1 if one of the properties named fails.
+With --property, the exit status is 1 if one of the properties named fails or makes no sense.
 """
 
 
@@ -59,7 +61,7 @@ def check_command(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of mojd's methods, all properties.")] = False,
     properties: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--property", "-p", metavar="NAME,…", help="Only these.", show_default="all"),
     ] = None,
     like: Annotated[
@@ -73,6 +75,18 @@ def check_command(
     examples: Annotated[
         int, typer.Option(metavar="N", min=1, help="Jacobians per method and property.")
     ] = EXAMPLES,
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="N|N-N", help="Numbers of objectives.", show_default="1-6"),
+    ] = None,
+    n: Annotated[
+        str | None,
+        typer.Option("--n", metavar="N|N-N", help="Numbers of parameters.", show_default="1-6"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="The largest violation that passes.", show_default="the property's"),
+    ] = None,
     counterexamples: Annotated[
         bool, typer.Option("--counterexamples", "-c", help="Print each as Python that fails when it is run.")
     ] = False,
@@ -92,21 +106,47 @@ def check_command(
     """Check methods as the options say, and print or write what was found."""
     if takes not in (None, "gramian", "jacobian"):
         raise InvalidInputError(f"--takes {takes!r} is neither 'gramian' nor 'jacobian'")
+    for option, file in (("--json", json), ("--markdown", markdown)):
+        if file is not None and (file in method_names() or ":" in file):
+            raise InvalidInputError(
+                f"{option} takes {file!r} for its file; put {option} last, or name a file"
+            )
     if json == STDOUT and markdown == STDOUT:
         raise InvalidInputError("--json and --markdown can't both go to stdout: give one of them a file")
     check_folders(json, markdown)
-    names = None if properties is None else [name.strip() for name in properties.split(",")]
+    if not methods and (like or takes):
+        raise InvalidInputError("--like and --takes are about a METHOD, and none is given")
+    if every and methods:
+        raise InvalidInputError("--all checks mojd's own methods; leave it out, or the METHOD")
+    named = None if not properties else [name.strip() for text in properties for name in text.split(",")]
     specs = [Spec(text, cast("Takes | None", takes), like) for text in methods or []]
+    names = named
     if every:
-        specs = [Spec(name) for name in method_names()] + specs
+        specs = [Spec(name) for name in method_names()]
     elif not specs:
         specs = [Spec(name) for name in TABLE_1]
         names = names if names is not None else list(JACOBIAN_DESCENT)
+    bounds = Bounds(_range(k, "--k"), _range(n, "--n"), tolerance)
+    workers = processes or os.cpu_count() or 1
     with progress_bar() as progress:
-        report = check_table(specs, names, examples=examples, processes=processes, progress=progress)
+        report = check_table(
+            specs, names, examples=examples, bounds=bounds, processes=workers, progress=progress
+        )
     _write(report, json, markdown, counterexamples)
-    if report.disagreements or (properties is not None and report.failures):
+    unchecked = methods and named and any(finding.holds is None for finding in report.findings)
+    if report.disagreements or unchecked or (named and report.failures):
         raise typer.Exit(1)
+
+
+def _range(text: str | None, option: str) -> tuple[int, int] | None:
+    """Read '4' or '2-8'."""
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise InvalidInputError(f"{option} {text!r} must be a number or a range such as 2-8") from None
 
 
 def _write(report: Report, json: str | None, markdown: str | None, counterexamples: bool) -> None:

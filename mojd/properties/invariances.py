@@ -44,22 +44,24 @@ def row_scale_error(subject: Subject, jacobian: FloatArray, seed: int, c: FloatA
     return float(np.linalg.norm(units[0] - units[1]))
 
 
-def _factor(K: int) -> Mapping[str, Any]:
+def _factor(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties._hypothesis import st
 
-    del K
+    del subject, K
     return {"c": st.sampled_from([2.0, 3.0, 0.5, 7.0, 2.0**-30, 2.0**30])}
 
 
-def _order(K: int) -> Mapping[str, Any]:
+def _order(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties._hypothesis import st
 
+    del subject
     return {"order": st.permutations(range(K)).map(tuple)}
 
 
-def _factors(K: int) -> Mapping[str, Any]:
+def _factors(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties.strategies import row_factors
 
+    del subject
     return {"c": row_factors(K)}
 
 

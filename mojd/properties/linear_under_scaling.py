@@ -20,9 +20,10 @@ def superposition_error(subject: Subject, jacobian: FloatArray, seed: int, a: An
     return beyond_rounding(difference, whole.size, first.size, second.size) / unit
 
 
-def _extras(K: int) -> Mapping[str, Any]:
+def _extras(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties.strategies import row_factors
 
+    del subject
     return {"a": row_factors(K), "b": row_factors(K)}
 
 

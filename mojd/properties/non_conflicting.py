@@ -9,7 +9,7 @@ import numpy as np
 from mojd._arrays import FloatArray, as_array, to_float64
 from mojd._checks import check_gramian_shape, check_jacobian_shape, check_rows
 from mojd.properties._registry import Property, register
-from mojd.properties._subject import Subject
+from mojd.properties._subject import CANCELLATION, Subject
 
 
 def conflict(gramian: Any, weights: Any) -> FloatArray | float:
@@ -33,7 +33,8 @@ def conflict(gramian: Any, weights: Any) -> FloatArray | float:
     Notes
     -----
     The denominator is what the direction is a sum of. Relative to ‖d‖, rounding errors would count as
-    conflicts wherever gradients nearly cancel.
+    conflicts wherever gradients nearly cancel. The sum counts up to 10⁶ times max(‖d‖, maxⱼ ‖gⱼ‖): weights so
+    large that they cancel further are no excuse for what they leave.
 
     References
     ----------
@@ -56,7 +57,9 @@ def conflict(gramian: Any, weights: Any) -> FloatArray | float:
     norms = np.sqrt(np.diagonal(products, axis1=-2, axis2=-1))
     slack = (products @ values[..., None])[..., 0]
     size = np.sum(np.abs(values) * norms, axis=-1, keepdims=True)
-    return _worst(slack, norms * size)
+    square = np.sum(values * slack, axis=-1, keepdims=True)
+    longest = np.maximum(np.sqrt(np.maximum(square, 0.0)), norms.max(axis=-1, keepdims=True))
+    return _worst(slack, norms * np.minimum(size, CANCELLATION * longest))
 
 
 def conflict_of_direction(jacobian: Any, direction: Any) -> FloatArray | float:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from mojd._arrays import FloatArray
 from mojd.gramian import gramian
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
 
 
-def optimality_residual(subject: Subject, jacobian: FloatArray, seed: int) -> float:
+def _defaults(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the defaults of a function, those that a partial has set among them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        # Some callables in C have no signature to read.
+        return {}
+    return {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
+
+
+def optimality_residual(subject: Subject, jacobian: FloatArray, seed: int, **options: Any) -> float:
     """Return the residual of the method's own optimality conditions, as the method's file defines it."""
     assert subject.like is not None and subject.like.residual is not None
-    weights = subject.step(jacobian, seed=seed).weights
+    weights = subject.step(jacobian, seed=seed, **options).weights
     assert weights is not None
-    return float(subject.like.residual(weights, gramian(jacobian), **subject.options))
+    known = inspect.signature(subject.like.residual).parameters
+    defaults = {name: value for name, value in _defaults(subject.function).items() if name in known}
+    given = {**defaults, **subject.options, **options}
+    return float(subject.like.residual(weights, gramian(jacobian), **given))
+
+
+def _extras(subject: Subject, K: int) -> Mapping[str, Any]:
+    """Vary the options that the problem has and the function takes."""
+    from mojd.properties.strategies import pref_vectors, taus
+
+    assert subject.like is not None and subject.like.residual is not None
+    varied = {"tau": taus(), "pref_vector": pref_vectors(K)}
+    known = subject.parameters & set(inspect.signature(subject.like.residual).parameters)
+    return {name: strategy for name, strategy in varied.items() if name in known}
 
 
 def _why_not(subject: Subject) -> str:
     if subject.takes == "jacobian":
         return "it returns a direction: the conditions are on weights"
     if subject.like is None:
-        return "no problem is known that it is to solve; name one with like="
+        return "no problem is known that it is to solve; name one with like= (--like)"
     if subject.like.residual is None:
         return "it is a formula, and solves no problem"
     return ""
@@ -35,6 +62,7 @@ register(
         group="general",
         tolerance=1e-9,
         measure=optimality_residual,
+        extras=_extras,
         why_not=_why_not,
     )
 )

@@ -1,4 +1,4 @@
-"""The five guarantees of Priority-Constrained Descent, and what feasibility is worth.
+"""The five guarantees of Priority-Constrained Descent.
 
 Row 0 is the primary, the other rows are the secondaries. Methods that know no τ are measured as they
 are: what they return is compared with what PCD promises for that τ.
@@ -16,64 +16,25 @@ from mojd.gramian import gramian
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Step, Subject
 from mojd.properties._units import largest
+from mojd.properties.feasibility import is_feasible, missing_progress, no_dial
 from mojd.properties.stationarity import weak_stationarity
-from mojd.solvers import solve
-from mojd.status import Status
-from mojd.weightings import init_normaliser, normalise, pcd_problem
+from mojd.weightings import init_normaliser, normalise
 
-NOT_MEANT = float("nan")
 # d counts as 0 below this part of the sum of its terms.
 _STOPPED = 1e-13
 
 
-def is_feasible(jacobian: FloatArray, tau: float) -> bool:
-    """Whether some direction gives every secondary a τ-fraction of its own progress."""
-    return solve(pcd_problem(gramian(jacobian), tau)).status is Status.OPTIMAL
-
-
-def missing_progress(jacobian: FloatArray, direction: FloatArray, tau: float, size: float = 0.0) -> float:
-    r"""Measure how far the worst secondary is from its guaranteed progress.
-
-    .. math:: \max_{j \ge 1} \frac{\tau \|g_j\|^2 - g_j^\top d}{\|g_j\| \max(\|d\|, \max_i \|g_i\|)}
-
-    Parameters
-    ----------
-    jacobian : float64 array, shape (K, n)
-    direction : float64 array, shape (n,)
-    tau : float
-    size : float, default 0
-        ``Σ |wᵢ|·‖gᵢ‖``, if known: the denominator's second factor, if it is larger.
-
-    Returns
-    -------
-    float
-        0 if every secondary has its progress.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mojd.properties import missing_progress
-    >>> J = np.array([[1.0, 0.0], [-1.0, 1.0]])
-    >>> round(missing_progress(J, J[0], tau=0.0), 12)
-    0.5
-    """
-    norms = np.linalg.norm(jacobian, axis=-1)[1:]
-    slack = jacobian[1:] @ direction - tau * norms**2
-    scale = norms * max(largest(jacobian, direction), size)
-    return float(np.where(scale > 0, -slack / np.where(scale > 0, scale, 1.0), 0.0).max(initial=0.0))
-
-
-def _progress(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+def _progress(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float | None:
     if not is_feasible(jacobian, tau):
-        return NOT_MEANT
+        return None
     step = subject.step(jacobian, seed=seed, tau=tau)
     return missing_progress(jacobian, step.direction, tau, step.size)
 
 
-def _fallback(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+def _fallback(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float | None:
     """Return ‖d − g₀‖ where g₀ satisfies every constraint already."""
     if missing_progress(jacobian, jacobian[0], tau) > 0:
-        return NOT_MEANT
+        return None
     direction = subject.step(jacobian, seed=seed, tau=tau).direction
     return float(np.linalg.norm(direction - jacobian[0])) / largest(jacobian, direction)
 
@@ -88,11 +49,11 @@ def _normalised_step(subject: Subject, history: list[FloatArray], seed: int, tau
 
 def _scale_invariance(
     subject: Subject, jacobian: FloatArray, seed: int, tau: float, c: FloatArray, before: FloatArray
-) -> float:
+) -> float | None:
     """Return by how much d changes if loss i is multiplied by cᵢ from the first step on."""
     if not np.linalg.norm(jacobian, axis=-1).all():
         # The average of a gradient that has always been 0 has no scale.
-        return NOT_MEANT
+        return None
     history = [before[:, None] * jacobian, jacobian]
     plain = _normalised_step(subject, history, seed, tau)
     scaled = _normalised_step(subject, [c[:, None] * rows for rows in history], seed, tau)
@@ -100,10 +61,10 @@ def _scale_invariance(
     return float(np.linalg.norm(plain.direction - scaled.direction)) / unit if unit > 0 else 0.0
 
 
-def _endpoint(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
+def _endpoint(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float | None:
     """Return by how far a point where the method stops isn't one where it may."""
     if not is_feasible(jacobian, tau):
-        return NOT_MEANT
+        return None
     step = subject.step(jacobian, seed=seed, tau=tau)
     norm = float(np.linalg.norm(step.direction))
     if not jacobian.any():
@@ -113,10 +74,10 @@ def _endpoint(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> 
     return 1.0 if tau > 0 else weak_stationarity(jacobian).distance
 
 
-def _dial(subject: Subject, jacobian: FloatArray, seed: int) -> float:
+def _dial(subject: Subject, jacobian: FloatArray, seed: int) -> float | None:
     """Return how far τ is from a dial: nested constraints, a distance that grows, no jumps."""
     if not is_feasible(jacobian, 1.0):
-        return NOT_MEANT
+        return None
 
     def at(tau: float) -> Step:
         return subject.step(jacobian, seed=seed, tau=tau)
@@ -148,70 +109,17 @@ def _jump(at: Any, low: float, high: float) -> float:
     return float(np.linalg.norm(right - left))
 
 
-def _certified(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float:
-    """Return the fault of the certificate: of the ray if infeasible, of the constraints if not."""
-    solution = solve(pcd_problem(gramian(jacobian), tau))
-    if solution.status is not Status.INFEASIBLE:
-        step = subject.step(jacobian, seed=seed, tau=tau)
-        return missing_progress(jacobian, step.direction, tau, step.size)
-    return contradiction_error(jacobian, solution.ray, tau)
-
-
-def contradiction_error(jacobian: FloatArray, ray: FloatArray, tau: float) -> float:
-    r"""Measure how far a ray is from proving that PCD's constraints contradict each other.
-
-    A proof is z ≥ 0 with :math:`\sum_j z_j g_j = 0` and :math:`\sum_j z_j \tau \|g_j\|^2 > 0` over the
-    secondaries: the constraints, weighted by z, add up to 0 ≥ something positive (Farkas).
-
-    Parameters
-    ----------
-    jacobian : float64 array, shape (K, n)
-    ray : float64 array, shape (K − 1,)
-    tau : float
-
-    Returns
-    -------
-    float
-        ‖Σ zⱼgⱼ‖ / Σ zⱼ‖gⱼ‖; 1 if z has a negative entry or the sum above isn't positive.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mojd.properties import contradiction_error
-    >>> J = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -2.0]])
-    >>> contradiction_error(J, np.array([2.0, 1.0]), tau=0.1)
-    0.0
-    """
-    rows = jacobian[1:]
-    norms = np.linalg.norm(rows, axis=-1)
-    size = float(ray @ norms)
-    if not (np.isfinite(ray).all() and (ray >= 0).all() and size > 0 and tau > 0):
-        return 1.0
-    return float(np.linalg.norm(ray @ rows)) / size
-
-
-def _tau(K: int) -> Mapping[str, Any]:
+def _tau(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties.strategies import taus
 
-    del K
+    del subject, K
     return {"tau": taus()}
 
 
-def _positive_tau(K: int) -> Mapping[str, Any]:
-    from mojd.properties.strategies import taus
-
-    del K
-    return {"tau": taus(positive=True)}
-
-
-def _history(K: int) -> Mapping[str, Any]:
+def _history(subject: Subject, K: int) -> Mapping[str, Any]:
     from mojd.properties.strategies import row_factors, taus
 
     return {"tau": taus(), "c": row_factors(K), "before": row_factors(K)}
-
-
-def _no_dial(subject: Subject) -> str:
-    return "" if "tau" in subject.parameters else "it has no τ to turn"
 
 
 _SOURCE = "arXiv 2606.29521, "
@@ -287,21 +195,7 @@ register(
         group="priorities",
         tolerance=1e-6,
         measure=_dial,
-        why_not=_no_dial,
-        k=_PAIRS,
-    )
-)
-register(
-    Property(
-        name="certified_feasibility",
-        title="certified feasibility",
-        summary="constraints are met, or a ray proves that they contradict each other",
-        source=_SOURCE + "feasibility",
-        group="priorities",
-        tolerance=1e-9,
-        measure=_certified,
-        extras=_positive_tau,
-        why_not=_no_dial,
+        why_not=no_dial,
         k=_PAIRS,
     )
 )

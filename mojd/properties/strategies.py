@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mojd._arrays import FloatArray
-from mojd.errors import InvalidInputError
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.properties._hypothesis import st
 from mojd.properties._structures import BUILDERS, Draw, Shape
 
@@ -53,6 +53,9 @@ class Example(NamedTuple):
 STRUCTURES: tuple[str, ...] = tuple(BUILDERS)
 """The names of all structures, from plain to hard."""
 
+SHRINKING: tuple[str, ...] = tuple(name for name in STRUCTURES if name != "gaussian")
+"""Those that are made of small integers, and shrink to them."""
+
 ADVERSARIAL: tuple[str, ...] = tuple(
     name for name in STRUCTURES if name not in ("integers", "conflicting", "gaussian")
 )
@@ -60,7 +63,14 @@ ADVERSARIAL: tuple[str, ...] = tuple(
 
 
 def _range(value: Range, name: str) -> tuple[int, int]:
-    low, high = (value, value) if isinstance(value, int) else value
+    bounds = (value, value) if isinstance(value, int) else value
+    if (
+        not isinstance(bounds, tuple)
+        or not all(isinstance(bound, int) for bound in bounds)
+        or len(bounds) != 2
+    ):
+        raise InvalidTypeError(f"{name} must be a positive integer or a pair (least, most), got {value!r}")
+    low, high = bounds
     if not 1 <= low <= high:
         raise InvalidInputError(f"{name} must be a positive integer or a pair (least, most), got {value!r}")
     return low, high
@@ -124,7 +134,7 @@ def jacobians(
     k: Range = (1, 6),
     n: Range = (1, 6),
     *,
-    structures: Sequence[str] | str = STRUCTURES,
+    structures: Sequence[str] | str = SHRINKING,
     largest: int = 4,
     rank: int | None = None,
     condition: float = 1.0,
@@ -138,7 +148,7 @@ def jacobians(
     k, n : int or (int, int), default (1, 6)
         How many rows and columns, or the least and the most.
     structures : str or sequence of str
-        Of :data:`STRUCTURES`; by default all.
+        Of :data:`STRUCTURES`; by default all but Gaussian matrices, which do not shrink.
     largest : int, default 4
         The largest absolute value of the integers that all is made of, at most 8.
     rank : int, optional
@@ -235,6 +245,8 @@ def pref_vectors(k: int, *, positive: bool = True, largest: int = 4) -> st.Searc
     -------
     hypothesis strategy of arrays (K,)
     """
+    if k < 1 or largest < 1:
+        raise InvalidInputError(f"k and largest must be positive, got k={k!r}, largest={largest!r}")
     entry = st.integers(int(positive), largest)
     return st.lists(entry, min_size=k, max_size=k).map(lambda values: np.array(values, dtype=np.float64))
 

@@ -143,3 +143,10 @@ def get_method(name: str) -> Method:
     except KeyError:
         known = ", ".join(_METHODS)
         raise InvalidInputError(f"method {name!r} is not known; choose one of: {known}") from None
+
+
+def method_of(function: Any) -> Method | None:
+    """Return the method whose public function this is; None if it is anybody else's."""
+    name = getattr(function, "__name__", "")
+    module = getattr(function, "__module__", None) or ""
+    return _METHODS.get(name) if module.startswith("mojd.weightings.") else None

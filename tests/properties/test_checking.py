@@ -11,6 +11,7 @@ import pytest
 
 import mojd
 from mojd.properties import (
+    Counterexample,
     Finding,
     PropertyViolated,
     Report,
@@ -22,7 +23,7 @@ from mojd.properties import (
     subject,
     violation,
 )
-from mojd.properties.checking import find
+from mojd.properties._search import find
 from mojd.properties.published import JACOBIAN_DESCENT
 
 Floats = Any
@@ -47,6 +48,53 @@ def projected_pairwise(jacobian: Floats) -> Floats:
             if i != j and product < 0 and square > 0:
                 rows[i] -= product / square * jacobian[j]
     return rows.mean(axis=0)
+
+
+class Halved:
+    """A method as an object, and as a method of one."""
+
+    def __call__(self, gramian: Floats) -> Floats:
+        return self.weights(gramian)
+
+    def weights(self, gramian: Floats) -> Floats:
+        return 0.5 * mojd.upgrad(gramian)
+
+
+def half_upgrad(gramian: Floats) -> Floats:
+    return 0.5 * mojd.upgrad(gramian)
+
+
+class TestLike:
+    def test_options_come_from_the_function(self) -> None:
+        """A correct method with other options is correct."""
+        for method, like in (
+            (functools.partial(mojd.cagrad, c=0.3), "cagrad"),
+            (functools.partial(mojd.pcd, tau=0.3), "pcd"),
+            (functools.partial(mojd.nash_mtl, max_norm=1.0), mojd.nash_mtl),
+            (functools.partial(mojd.fairgrad, alpha=1.0), "fairgrad"),
+            (lambda gramian, tau=0.5: mojd.pcd(gramian, tau), "pcd"),
+        ):
+            finding = check(method, "optimal", like=like, examples=QUICK, raises=False)["optimal"]
+            assert finding.holds, finding.evidence
+
+    def test_options_that_it_takes_are_varied(self) -> None:
+        def deaf(gramian: Floats, tau: float = 0.02) -> Floats:
+            return mojd.pcd(gramian, 0.02)
+
+        def half_deaf(gramian: Floats, pref_vector: Any = None) -> Floats:
+            return mojd.upgrad(gramian, None if pref_vector is None else pref_vector**2)
+
+        assert check(deaf, "optimal", like="pcd", examples=QUICK, raises=False).failures
+        assert check(half_deaf, "optimal", like="upgrad", examples=QUICK, raises=False).failures
+
+    def test_the_counterexample_knows(self) -> None:
+        finding = check(half_upgrad, "optimal", like="upgrad", examples=QUICK, raises=False)["optimal"]
+        assert 'like="upgrad")' in finding.assertion()
+        with pytest.raises(AssertionError):
+            exec(finding.assertion(), {})
+
+    def test_of_one_of_mojds_own(self) -> None:
+        assert check("upgrad", "optimal", like="mgda", examples=QUICK, raises=False).failures
 
 
 class TestMeasures:
@@ -153,6 +201,94 @@ class TestAnybodysFunction:
 
         assert not check(in_place, "linear_under_scaling", examples=QUICK).failures
 
+    def test_randomness_that_needs_more_than_two_rows(self) -> None:
+        """PCGrad has nothing to draw for K = 2."""
+
+        def shuffled(jacobian: Floats) -> Floats:
+            order = np.random.permutation(len(jacobian))  # noqa: NPY002
+            return jacobian[order[0]] if len(jacobian) >= 3 else jacobian[0]
+
+        assert subject(shuffled).is_stochastic
+        assert check(shuffled, "linear_under_scaling", examples=QUICK)["linear_under_scaling"].holds
+
+    def test_answers_that_change(self) -> None:
+        """With a state or a generator of its own: a finding, and no error from hypothesis."""
+        own = np.random.default_rng(0)
+
+        def restless(gramian: Floats) -> Floats:
+            return own.random(len(gramian))
+
+        finding = check(restless, "linear_under_scaling", examples=QUICK, raises=False)[
+            "linear_under_scaling"
+        ]
+        assert finding.holds is False
+        calls = []
+
+        def now_and_then(gramian: Floats) -> Floats:
+            calls.append(0)
+            return np.full(len(gramian), np.nan if len(calls) == 60 else 1.0)
+
+        finding = check(now_and_then, "weighted", examples=QUICK, raises=False)["weighted"]
+        assert "gave another answer to the same input" in finding.evidence
+
+    def test_a_smallest_size_is_found(self) -> None:
+        def for_three_or_more(gramian: Floats) -> Floats:
+            return mojd.krum(gramian, 0)
+
+        found = subject(for_three_or_more)
+        assert (found.takes, found.min_size) == ("gramian", 3)
+        assert check(for_three_or_more, "weighted", examples=QUICK)["weighted"].sizes == (3, 6)
+
+    def test_other_sizes(self) -> None:
+        def wrong_for_seven(gramian: Floats) -> Floats:
+            return (-1.0 if len(gramian) > 6 else 1.0) * mojd.upgrad(gramian)
+
+        assert check(wrong_for_seven, "non_conflicting", examples=QUICK)["non_conflicting"].holds
+        report = check(wrong_for_seven, "non_conflicting", examples=QUICK, k=(5, 9), n=8, raises=False)
+        assert report["non_conflicting"].holds is False
+        assert report["non_conflicting"].sizes == (5, 9)
+
+    def test_another_tolerance(self) -> None:
+        def single(gramian: Floats) -> Floats:
+            return mojd.upgrad(gramian.astype(np.float32))
+
+        assert check(single, "non_conflicting", examples=QUICK, raises=False).failures
+        assert not check(single, "non_conflicting", examples=QUICK, tolerance=1e-5).failures
+
+    def test_weights_that_are_huge_buy_nothing(self) -> None:
+        """A null direction of length 1e13 leaves d as noise, whatever the weights add up to."""
+
+        def noisy(gramian: Floats) -> Floats:
+            weights = mojd.mean(gramian)
+            if len(gramian) > 1 and (gramian[0] == gramian[1]).all():
+                weights[:2] += [1e13, -1e13]
+            return weights
+
+        assert violation("non_conflicting", noisy, [[2.0], [2.0], [-1.0]]) > 1e-12
+
+    def test_overflow_is_a_violation(self) -> None:
+        assert violation("non_conflicting", lambda J: 1e308 * np.ones(J.shape[1]), np.eye(3, 5)) == np.inf
+
+    def test_what_it_prints_does_not_mix_with_reports(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def talkative(gramian: Floats) -> Floats:
+            print("hello")
+            return np.ones(len(gramian))
+
+        check(talkative, "weighted", examples=5)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "hello" in captured.err
+
+    def test_one_that_imports_torch_itself(self) -> None:
+        pytest.importorskip("torch")
+
+        def lazily(gramian: Any) -> Any:
+            import torch
+
+            return torch.ones_like(torch.diagonal(gramian))
+
+        assert subject(lazily).library == "torch"
+
     def test_nan_violates_everything(self) -> None:
         def unsafe(gramian: Floats) -> Floats:
             with np.errstate(all="ignore"):
@@ -163,6 +299,7 @@ class TestAnybodysFunction:
         assert finding.counterexample is not None
         assert finding.counterexample.violation == np.inf
         assert finding.counterexample.jacobian.tolist() == [[0.0]]
+        assert "J = [[0]]: it is not finite" in finding.evidence
 
     def test_one_that_raises(self) -> None:
         def strict(gramian: Floats) -> Floats:
@@ -171,7 +308,7 @@ class TestAnybodysFunction:
         finding = check(strict, "weighted", examples=QUICK, raises=False)["weighted"]
         assert finding.counterexample is not None
         assert "LinAlgError: Singular matrix" in finding.counterexample.error
-        assert "it raised LinAlgError: Singular matrix for J = [[0]]" in finding.evidence
+        assert "J = [[0]]: it raised LinAlgError: Singular matrix" in finding.evidence
         assert "# it raised LinAlgError" in finding.assertion()
 
 
@@ -189,9 +326,11 @@ class TestReport:
         assert held.violation <= held.tolerance
         assert f"no counterexample among {QUICK} examples" in held.evidence
         assert "prove" not in held.evidence
+        assert "K = 1 to 6" in held.evidence
         assert failed.mark == "✗"
         assert failed.counterexample is not None
         assert failed.counterexample.violation > 1e-3
+        assert failed.violation == failed.counterexample.violation
         assert report["mgda", "linear_under_scaling"] is failed
         with pytest.raises(KeyError):
             report["weighted"]
@@ -209,6 +348,8 @@ class TestReport:
         report = check(lambda gramian: np.ones(len(gramian)), examples=QUICK)
         code = report["non_conflicting"].assertion()
         assert "# method is <lambda>" in code
+        for callable_object in (functools.partial(mojd.pcd, tau=0.5), Halved(), Halved().weights):
+            assert subject(callable_object).expression == "method"
         with pytest.raises(AssertionError):
             exec(code, {"method": lambda gramian: np.ones(len(gramian))})
 
@@ -240,6 +381,25 @@ class TestReport:
         )
         assert str(report).splitlines()[0].startswith("✓  non_conflicting")
 
+    def test_statements_keep_every_digit(self) -> None:
+        example = Counterexample(
+            np.array([[0.0625, 1.05], [10.0, -2.0]]),
+            "integers",
+            0,
+            {"tau": 2.0**-6, "c": np.array([2.0, 0.5])},
+            1.0,
+        )
+        assert example.statement == "J = [[0.0625, 1.05], [10, -2]], tau = 0.015625, c = [2, 0.5]"
+
+    def test_a_name_that_one_of_mojds_methods_has(self) -> None:
+        """What a paper says is said of mojd's method, and not of a namesake."""
+
+        def upgrad(gramian: Floats) -> Floats:
+            return np.ones(len(gramian))
+
+        finding = check(upgrad, "non_conflicting", examples=QUICK, raises=False)["non_conflicting"]
+        assert finding.mark == "✗"
+
     def test_disagreement_with_a_paper_is_marked(self) -> None:
         finding = Finding("mgda", "non_conflicting", False, "mojd.mgda", published=True)
         assert finding.mark == "✗!"
@@ -266,7 +426,7 @@ class TestErrors:
             (
                 lambda: check("upgrade"),
                 mojd.InvalidInputError,
-                "method 'upgrade' is not known; choose one of",
+                "method 'upgrade' is not known",
             ),
             (lambda: check(3), mojd.InvalidTypeError, "method must be a name or a function, got int"),
             (
@@ -292,9 +452,9 @@ class TestErrors:
                 "method 'upgradd' is not known",
             ),
             (
-                lambda: check(lambda gramian: np.ones(7)),
+                lambda: check(lambda gramian: np.ones(70)),
                 mojd.InvalidInputError,
-                r"neither a function from Gramians \(K, K\) to weights.*\n.*returned shape \(7,\)",
+                r"(?s)neither a function from Gramians \(K, K\) to weights.*returned the shape \(70,\)",
             ),
             (
                 lambda: check(lambda: None),
@@ -337,6 +497,8 @@ class TestErrors:
             return np.ones(2)
 
         finding = check(pairs_only, "weighted", examples=QUICK, raises=False)["weighted"]
-        assert "returned an array of shape (2,) for a gramian of shape (1, 1); expected (1,) weights" in (
-            finding.evidence
+        assert (
+            "returned an array of shape (2,) for a gramian of shape (3, 3); expected weights of shape (3,)"
+            in (finding.evidence)
         )
+        assert check(pairs_only, "weighted", examples=QUICK, k=2)["weighted"].holds

@@ -129,6 +129,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "broken = 3\n",
         encoding="utf-8",
     )
+    (tmp_path / "their_error.py").write_text("raise ValueError('no')\n", encoding="utf-8")
     (tmp_path / "their_imports.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -168,6 +169,17 @@ class TestCommand:
         quick = ["--examples", "30", "--processes", "1"]
         assert main(["check", "mgda", "--property", "linear_under_scaling", *quick]) == 1
         assert main(["check", "mgda", "--property", "non_conflicting,weighted", *quick]) == 0
+        assert main(["check", "mgda", "-p", "linear-under-scaling", "-p", "weighted", *quick]) == 1
+
+    def test_what_can_not_be_asked_is_no_claim_that_holds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        call = ["check", "mean", "--property", "optimal", "--examples", "30", "--processes", "1"]
+        assert main(call) == 1
+        assert "it is a formula, and solves no problem" in capsys.readouterr().out
+
+    def test_bounds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        call = ["check", "mgda", "-p", "weighted", "--examples", "30", "--processes", "1"]
+        assert main([*call, "--k", "3-4", "--n", "2", "--tolerance", "1e-6"]) == 0
+        assert "K = 3 to 4; largest violation" in capsys.readouterr().out
 
     def test_like(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         call = ["check", "their_methods:shortest_first", "--property", "optimal", "--examples", "30"]
@@ -189,7 +201,16 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["upgrade"], "method 'upgrade' is not known; choose one of"),
+            (["upgrade"], "method 'upgrade' is not known"),
+            (["their_methods.shortest_first"], "a function is written package.module:function"),
+            (["their_methods.py:shortest_first"], "there is no module"),
+            ([":shortest_first"], "a function is written package.module:function"),
+            (["their_imports:f"], "importing their_imports failed: No module named 'nothing_of_this_name'"),
+            (["their_error:f"], "importing their_error failed: ValueError: no"),
+            (["--like", "upgrad"], "--like and --takes are about a METHOD"),
+            (["mgda", "--all"], "--all checks mojd's own methods"),
+            (["--json", "upgrad"], "--json takes 'upgrad' for its file"),
+            (["mgda", "--k", "two"], "--k 'two' must be a number or a range such as 2-8"),
             (["famo"], "'famo' weights losses without a look at their gradients"),
             (["their_method:f"], "there is no module 'their_method' in"),
             (["their_methods:f"], "their_methods has no 'f'"),
@@ -206,7 +227,3 @@ class TestCommand:
     ) -> None:
         assert main(["check", *arguments, "--processes", "1"]) == 2
         assert message in capsys.readouterr().err
-
-    def test_an_error_inside_of_the_module_is_not_hidden(self, folder: Path) -> None:
-        with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
-            main(["check", "their_imports:f", "--processes", "1"])
