@@ -39,7 +39,7 @@ def _integers(draw: Draw, shape: Shape, least: int = 1) -> FloatArray:
     row = st.lists(st.integers(-shape.largest, shape.largest), min_size=n, max_size=n)
     low, high = max(least, shape.rows[0]), max(least, shape.rows[1])
     rows = np.array(draw(st.lists(row, min_size=low, max_size=high)), dtype=np.float64).reshape(-1, n)
-    kept = rows.any(axis=0)
+    kept = np.any(rows != 0, axis=0)
     kept[: max(0, shape.columns[0] - int(kept[shape.columns[0] :].sum()))] = True
     return np.ascontiguousarray(rows[:, kept])
 
