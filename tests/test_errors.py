@@ -471,9 +471,23 @@ class TestJacobian:
             lambda: mojd.aggregate(np.ones((3, 4)), "upgrade"),
             InvalidInputError,
             "method 'upgrade' is not known",
-            "upgrad",
-            "mgda",
+            "mgda, nash_mtl",
+            "did you mean 'upgrad'?",
         )
+
+    @pytest.mark.parametrize("form", ["name", "function", "partial"])
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("gradvac", "has a state to carry along: call mojd.gradvac itself"),
+            ("famo", "weights losses, not gradients: call mojd.famo"),
+            ("weighted_sum", "weights losses, not gradients: call mojd.weighted_sum"),
+        ],
+    )
+    def test_methods_that_need_more_than_gradients(self, name: str, reason: str, form: str) -> None:
+        function = getattr(mojd, name)
+        weighting = {"name": name, "function": function, "partial": partial(function, ONES)}[form]
+        check(lambda: mojd.aggregate(EYE, weighting), InvalidInputError, f"{name!r} {reason}")
 
     def test_nan_in_the_jacobian(self) -> None:
         jacobian = np.ones((2, 3))

@@ -44,7 +44,7 @@ def audit_step(
     update : array, shape (n,)
         θ_after − θ_before; −lr·d for plain SGD.
     weighting : str or callable, optional
-        The name of one of mojd's methods, or a function from Gramians (K, K) to weights (K,).
+        The name of one of mojd's methods, its function, or your own from Gramians (K, K) to weights (K,).
     weights : array, shape (K,), optional
         The weights w that were used, instead of a weighting.
     rounding : float ≥ 0, optional
