@@ -194,6 +194,8 @@ def pcd(
     With normalised scales, multiplying a loss by a constant does not change d up to the primary's
     factor. Cost: one pivoting solve of size K − 1.
 
+    Properties: non-conflicting ✗, linear under scaling ✗, weighted ✓.
+
     References
     ----------
     PCD, arXiv 2606.29521, equation 1 and Algorithm 1.
