@@ -138,9 +138,10 @@ def _check_shapes(jacobian: Array, update: Array) -> None:
         batch = "; audit the steps of a batch one by one" if len(shape) > 2 else ""
         raise InvalidInputError(f"jacobian must have shape (K, n) with K >= 1, got shape {shape}{batch}")
     if own != shape[1:]:
+        flat = "" if len(own) == 1 else "; flatten and join the changes of several parameters"
         raise InvalidInputError(
             f"update must have shape ({shape[1]},), one entry per column of the jacobian of shape {shape}; "
-            f"got shape {own}"
+            f"got shape {own}{flat}"
         )
 
 
