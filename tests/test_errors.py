@@ -528,6 +528,13 @@ class TestNormaliser:
             f"eps must be finite and not negative, got {eps}",
         )
 
+    @pytest.mark.parametrize("option", ["beta", "eps"])
+    def test_options_that_are_no_numbers(self, option: str) -> None:
+        options: dict[str, Any] = {option: "a"}
+        state = mojd.init_normaliser(3)
+        message = f"{option} must be a number, got str"
+        check(lambda: mojd.normalise(state, EYE, **options), InvalidTypeError, message)
+
     def test_state(self) -> None:
         check(
             lambda: mojd.normalise(mojd.init_normaliser(2), EYE),

@@ -9,7 +9,7 @@ import numpy as np
 
 from mojd import _checks
 from mojd._arrays import Array, as_array, to_host
-from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.errors import InvalidInputError
 from mojd.properties.step_audit._geometry import measure
 from mojd.properties.step_audit._judge import Judge
 from mojd.properties.step_audit._promise import eps_of, make_promise
@@ -146,10 +146,7 @@ def _check_shapes(jacobian: Array, update: Array) -> None:
 
 
 def _number(value: Any, name: str, meaning: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}; {meaning}") from None
+    number = _checks.number(value, name, meaning)
     if not 0.0 <= number < math.inf:
         raise InvalidInputError(f"{name} must be finite and not negative, got {number}; {meaning}")
     return number
