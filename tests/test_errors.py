@@ -199,7 +199,7 @@ class TestGramian:
         )
 
     def test_none(self, compute: Callable[..., Any]) -> None:
-        """NumPy gives `None` the shape () and the dtype object, which says less."""
+        """What NumPy makes of it, an object of shape (), says less."""
         check(lambda: compute(None), InvalidTypeError, "gramian must hold real numbers, got None")
 
     def test_uneven_lists(self) -> None:

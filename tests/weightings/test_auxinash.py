@@ -246,7 +246,7 @@ class TestErrors:
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     @pytest.mark.parametrize("argument", ["pref_vector", "gramian", "weights", "products"])
     def test_nan(self, argument: str, bad: float) -> None:
-        arguments = {
+        arguments: dict[str, Any] = {
             "pref_vector": [0.5, 0.5],
             "gramian": np.eye(2),
             "weights": np.ones(2),
