@@ -127,6 +127,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """List the names that are loaded on first use too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Load checks and the recorder on first use: a training step has no need of what is around them."""
     if name == "record":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Coroutine, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,8 +75,64 @@ def _name_of(library: str, dtype: Any) -> str:
     return str(dtype).rsplit(".", maxsplit=1)[-1]
 
 
+def _from_sequence(value: Any, name: str) -> Array:
+    """Turn a list, a number or a data frame into an array."""
+    if value is None:
+        raise InvalidTypeError(f"{name} must hold real numbers, got None")
+    if isinstance(value, Iterator | Coroutine):
+        advice = "await it" if isinstance(value, Coroutine) else "pass a list of what it yields"
+        raise InvalidTypeError(f"{name} must hold real numbers, got a {type(value).__name__}; {advice}")
+    value = _stacked(value, name)
+    if _torch_tensor(value):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        if all(is_array(part) for part in value):
+            shapes = [tuple(part.shape) for part in value]
+            raise InvalidTypeError(_uneven(name, shapes, "np.concatenate")) from None
+        raise InvalidTypeError(f"{name} is a nested sequence of uneven lengths: {error}") from None
+
+
+def _stacked(value: Any, name: str) -> Any:
+    """Stack tensors of PyTorch in nested lists and tuples; leave anything else as it is."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, list | tuple):
+        return value
+    parts = [_stacked(part, name) if isinstance(part, list | tuple) else part for part in value]
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    if not tensors:
+        return value
+    # Numbers take the dtype of the tensors beside them, as in torch's own arithmetic.
+    first = tensors[0]
+    dtype = first.dtype if first.is_floating_point() else None
+    try:
+        parts = [
+            part
+            if isinstance(part, torch.Tensor)
+            else torch.as_tensor(part, dtype=dtype, device=first.device)
+            for part in parts
+        ]
+        shapes = [tuple(part.shape) for part in parts]
+        if len(set(shapes)) == 1:
+            return torch.stack(parts)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidTypeError(f"{name} is a sequence of tensors that can't be stacked: {error}") from None
+    raise InvalidTypeError(_uneven(name, shapes, "torch.cat"))
+
+
+def _uneven(name: str, shapes: list[tuple[int, ...]], join: str) -> str:
+    shown = ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
+    return (
+        f"{name} is a sequence of arrays of the uneven shapes {shown}; if they are the parts of one vector, "
+        f"such as parameters, join them: {join}([part.reshape(-1) for part in {name}])"
+    )
+
+
 def as_array(value: Any, name: str) -> Array:
     """Return `value` if it is an array of real numbers; turn lists and the like into one.
+
+    Lists and tuples of PyTorch tensors become a tensor, everything else an array of NumPy.
 
     Raises
     ------
@@ -83,10 +140,7 @@ def as_array(value: Any, name: str) -> Array:
         If it holds anything else, or is a traced value of JAX.
     """
     if not is_array(value):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise InvalidTypeError(f"{name} is a nested sequence of uneven lengths: {error}") from None
+        value = _from_sequence(value, name)
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidTypeError(
             f"{name} is a masked array of shape {value.shape}: there is no weight for a gradient that is "

@@ -35,6 +35,16 @@ def check_count(value: int, name: str, least: int, meaning: str) -> None:
         raise InvalidInputError(f"{name} must be {meaning}, an integer of at least {least}; got {value!r}")
 
 
+def number(value: Any, name: str, meaning: str) -> float:
+    """Return a number (or an array of shape ()) as a float; raise if it is none."""
+    try:
+        if not isinstance(value, str | bytes) and getattr(value, "ndim", 0) == 0:
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}; {meaning}")
+
+
 def check_seed(seed: Any) -> None:
     """Raise unless `seed` is a non-negative integer or a generator of NumPy."""
     if isinstance(seed, np.random.Generator):

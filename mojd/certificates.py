@@ -67,7 +67,7 @@ def _slices(array: Array, size: Array | float) -> tuple[Array, Array, Array]:
     return high, middle, rest - middle
 
 
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     """Return a + b rounded, and the rounding error (Knuth)."""
     total = a + b
     part = total - a
@@ -85,7 +85,7 @@ def accurate_slack(xp: Any, problem: Equilibrated) -> Array:
     for order in range(5):
         for i in range(3):
             if 0 <= order - i < 3:
-                total, rounding = _two_sum(total, vector[i] @ matrix[order - i])
+                total, rounding = two_sum(total, vector[i] @ matrix[order - i])
                 error = error + rounding
     return total + error
 

@@ -181,14 +181,13 @@ class TestGramian:
         "value",
         [
             "a Gramian",
-            None,
             {"gramian": 1},
             np.array([["a", "b"]]),
             np.eye(2, dtype=complex),
             np.eye(2, dtype=bool),
             np.array([[1, None], [None, 1]]),
         ],
-        ids=["text", "None", "dict", "strings", "complex", "bool", "objects"],
+        ids=["text", "dict", "strings", "complex", "bool", "objects"],
     )
     def test_things_that_are_no_numbers(self, compute: Callable[..., Any], value: Any) -> None:
         check(
@@ -198,6 +197,10 @@ class TestGramian:
             "shape",
             "convert",
         )
+
+    def test_none(self, compute: Callable[..., Any]) -> None:
+        """What NumPy makes of it, an object of shape (), says less."""
+        check(lambda: compute(None), InvalidTypeError, "gramian must hold real numbers, got None")
 
     def test_uneven_lists(self) -> None:
         for weighting in registered_programmes():
@@ -471,9 +474,23 @@ class TestJacobian:
             lambda: mojd.aggregate(np.ones((3, 4)), "upgrade"),
             InvalidInputError,
             "method 'upgrade' is not known",
-            "upgrad",
-            "mgda",
+            "mgda, nash_mtl",
+            "did you mean 'upgrad'?",
         )
+
+    @pytest.mark.parametrize("form", ["name", "function", "partial"])
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("gradvac", "has a state to carry along: call mojd.gradvac itself"),
+            ("famo", "weights losses, not gradients: call mojd.famo"),
+            ("weighted_sum", "weights losses, not gradients: call mojd.weighted_sum"),
+        ],
+    )
+    def test_methods_that_need_more_than_gradients(self, name: str, reason: str, form: str) -> None:
+        function = getattr(mojd, name)
+        weighting = {"name": name, "function": function, "partial": partial(function, ONES)}[form]
+        check(lambda: mojd.aggregate(EYE, weighting), InvalidInputError, f"{name!r} {reason}")
 
     def test_nan_in_the_jacobian(self) -> None:
         jacobian = np.ones((2, 3))
@@ -510,6 +527,13 @@ class TestNormaliser:
             InvalidInputError,
             f"eps must be finite and not negative, got {eps}",
         )
+
+    @pytest.mark.parametrize("option", ["beta", "eps"])
+    def test_options_that_are_no_numbers(self, option: str) -> None:
+        options: dict[str, Any] = {option: "a"}
+        state = mojd.init_normaliser(3)
+        message = f"{option} must be a number, got str"
+        check(lambda: mojd.normalise(state, EYE, **options), InvalidTypeError, message)
 
     def test_state(self) -> None:
         check(

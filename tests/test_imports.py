@@ -154,6 +154,12 @@ print(json.dumps(sorted(public)))
         # Loaded on first use, by __getattr__.
         assert set(mojd.__all__) == defined | {"check", "properties", "record"}
 
+    def test_dir_lists_what_is_loaded_on_demand(self) -> None:
+        code = (
+            "import mojd; print({'check', 'properties', 'record', 'upgrad', '__version__'} <= set(dir(mojd)))"
+        )
+        assert run(code).strip() == "True"
+
     @pytest.mark.parametrize(
         "module",
         [mojd, mojd.solvers, mojd.weightings, mojd.properties, mojd.compare],

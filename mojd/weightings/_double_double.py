@@ -8,16 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from mojd._arrays import Array
+from mojd.certificates import two_sum
 
 Pair = tuple[Array, Array]
 _SPLITTER = 2.0**27 + 1.0
-
-
-def _sum(a: Array, b: Array) -> Pair:
-    """Return a + b exactly."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
 
 
 def _halves(a: Array) -> Pair:
@@ -35,14 +29,14 @@ def _product(a: Array, b: Array) -> Pair:
 
 def _multiply(a: Pair, b: Pair) -> Pair:
     high, low = _product(a[0], b[0])
-    return _sum(high, low + (a[0] * b[1] + a[1] * b[0]))
+    return two_sum(high, low + (a[0] * b[1] + a[1] * b[0]))
 
 
 def _subtract(a: Pair, b: Pair) -> Pair:
-    high, low = _sum(a[0], -b[0])
-    tail, rest = _sum(a[1], -b[1])
-    high, low = _sum(high, low + tail)
-    return _sum(high, low + rest)
+    high, low = two_sum(a[0], -b[0])
+    tail, rest = two_sum(a[1], -b[1])
+    high, low = two_sum(high, low + tail)
+    return two_sum(high, low + rest)
 
 
 def _divide(a: Pair, b: Pair) -> Pair:
@@ -50,8 +44,8 @@ def _divide(a: Pair, b: Pair) -> Pair:
     rest = _subtract(a, _multiply(b, (first, 0.0 * first)))
     second = rest[0] / b[0]
     rest = _subtract(rest, _multiply(b, (second, 0.0 * second)))
-    high, low = _sum(first, second)
-    return _sum(high, low + rest[0] / b[0])
+    high, low = two_sum(first, second)
+    return two_sum(high, low + rest[0] / b[0])
 
 
 def solve_shifted(xp: Any, matrix: Array, shift: Array, right: Array) -> tuple[Array, Array]:
@@ -71,7 +65,7 @@ def solve_shifted(xp: Any, matrix: Array, shift: Array, right: Array) -> tuple[A
     """
     size = right.shape[-1]
     identity = xp.eye(size, dtype=right.dtype, device=getattr(right, "device", None))
-    rest = _sum(matrix, identity * shift[:, :, None])
+    rest = two_sum(matrix, identity * shift[:, :, None])
     target: Pair = (right, xp.zeros_like(right))
     definite = xp.ones_like(right[:, :1]) > 0
     rows = []

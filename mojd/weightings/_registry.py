@@ -7,11 +7,13 @@ gradients themselves. A :class:`LossWeighting` needs only the values of the loss
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
-from mojd.errors import InvalidInputError
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.qp import NNQP
 
 
@@ -137,16 +139,43 @@ def registered_programmes() -> tuple[QuadraticWeighting, ...]:
 
 
 def get_method(name: str) -> Method:
-    """Return the method called `name`."""
-    try:
-        return _METHODS[name]
-    except KeyError:
-        known = ", ".join(_METHODS)
-        raise InvalidInputError(f"method {name!r} is not known; choose one of: {known}") from None
+    """Return the method called `name`.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such method; the error shows the names that there are.
+    InvalidTypeError
+        If `name` is no string.
+    """
+    if not isinstance(name, str):
+        method = method_of(name)
+        instead = "" if method is None else f": {method.name!r} is the name of this function"
+        raise InvalidTypeError(
+            f"the name of a method must be a string such as 'upgrad', got {type(name).__name__}{instead}"
+        )
+    if name not in _METHODS:
+        known = sorted(_METHODS)
+        similar = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        raise InvalidInputError(f"method {name!r} is not known; choose one of: {', '.join(known)}{hint}")
+    return _METHODS[name]
 
 
 def method_of(function: Any) -> Method | None:
-    """Return the method whose public function this is; None if it is anybody else's."""
-    name = getattr(function, "__name__", "")
-    module = getattr(function, "__module__", None) or ""
-    return _METHODS.get(name) if module.startswith("mojd.weightings.") else None
+    """Return the method whose public function `function` is, or a partial of it; None for anything else.
+
+    That is the function which has the name of the method and comes from the module that registered it. For
+    stateful methods it is not the registered callable.
+    """
+    while isinstance(function, partial):
+        function = function.func
+    method = _METHODS.get(str(getattr(function, "__name__", "")))
+    if isinstance(method, Weighting | LossWeighting):
+        registered = method.weights
+    elif isinstance(method, Aggregator):
+        registered = method.direction
+    else:
+        return None
+    same = getattr(function, "__module__", None) == getattr(registered, "__module__", None)
+    return method if same else None

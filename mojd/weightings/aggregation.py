@@ -8,7 +8,7 @@ from mojd._arrays import Array, as_array, dtype_name, is_on_device, namespace, r
 from mojd._checks import check_jacobian_shape
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.gramian import gramian
-from mojd.weightings._registry import Aggregator, Weighting, get_method
+from mojd.weightings._registry import Aggregator, Weighting, get_method, method_of
 
 
 def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
@@ -19,8 +19,8 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
     jacobian : array, shape (..., K, n)
         One gradient per row.
     weighting : callable or str
-        A function from Gramians (..., K, K) to weights (..., K), such as :func:`mojd.upgrad` or
-        your own, or the name of one of mojd's methods.
+        The name of one of mojd's methods or its function, such as :func:`mojd.upgrad` or
+        :func:`mojd.trimmed_mean`, or your own function from Gramians (..., K, K) to weights (..., K).
     **options
         Passed on to the weighting, as in ``aggregate(J, "pcd", tau=0.1)``.
 
@@ -33,7 +33,8 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
     Raises
     ------
     InvalidInputError
-        If the shape does not fit, the weighting refuses the Gramian, or does not return K weights.
+        If the shape does not fit, the weighting refuses the Gramian, or does not return K weights, or the
+        method has a state or weighs losses.
     InvalidTypeError
         If `weighting` is neither callable nor a name.
 
@@ -45,15 +46,16 @@ def aggregate(jacobian: Any, weighting: Any, **options: Any) -> Array:
     """
     rows = as_array(jacobian, "jacobian")
     check_jacobian_shape(rows)
-    if isinstance(weighting, str):
-        method = get_method(weighting)
-        if isinstance(method, Aggregator):
-            return method.direction(rows, **options)
-        if not isinstance(method, Weighting):
-            raise InvalidInputError(f"{weighting!r} weights losses, not gradients: call mojd.{weighting}")
+    method = get_method(weighting) if isinstance(weighting, str) else method_of(weighting)
+    if method is not None:
+        name, by_name = method.name, isinstance(weighting, str)
+        if not isinstance(method, Weighting | Aggregator):
+            raise InvalidInputError(f"{name!r} weights losses, not gradients: call mojd.{name}")
         if method.is_stateful:
-            raise InvalidInputError(f"{weighting!r} has a state to carry along: call mojd.{weighting} itself")
-        weighting = method.weights
+            raise InvalidInputError(f"{name!r} has a state to carry along: call mojd.{name} itself")
+        if isinstance(method, Aggregator):
+            return (method.direction if by_name else weighting)(rows, **options)
+        weighting = method.weights if by_name else weighting
     if not callable(weighting):
         raise InvalidTypeError(
             f"weighting must be a function from Gramians to weights or a name, got {type(weighting).__name__}"

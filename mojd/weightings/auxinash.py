@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import Array, FloatArray, as_array
+from mojd._arrays import Array, FloatArray, as_array, is_on_device, to_float64
 from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, by_formula, finish, vector, view
+from mojd.weightings._shared import View, beside, by_formula, check_values, finish, vector, view
 
 
 def _preference(pref_vector: Any, gramian: View) -> Array:
@@ -152,6 +152,7 @@ def update_preferences(
     learning_rate: float,
     step_size: float = 5e-3,
     smallest: float = 1e-4,
+    nonfinite: str = "raise",
 ) -> Array:
     r"""Move AuxiNash's preferences to where a second batch gains more from the step just taken.
 
@@ -176,6 +177,9 @@ def update_preferences(
         η_p, the step of the preferences.
     smallest : float, default 1e-4
         ε, the least preference before normalisation: one of 0 would never come back.
+    nonfinite : {'raise', 'propagate'}
+        What to do about NaN and infinity in `gramian`, `weights` and `products` on the CPU: raise an error,
+        or leave the preferences of the problems concerned as they were. On a device, always the latter.
 
     Returns
     -------
@@ -185,8 +189,12 @@ def update_preferences(
     Raises
     ------
     InvalidInputError
-        If shapes do not fit, an entry of `pref_vector` or `weights` is negative, or a number is out of
-        range.
+        If shapes do not fit, the Gramian is no Gramian, an entry of `pref_vector` or `weights` is negative,
+        or a number is out of range.
+    NonFiniteError
+        If there is NaN or infinity and `nonfinite` is 'raise', or any in `pref_vector`.
+    InvalidTypeError
+        If `learning_rate`, `step_size` or `smallest` is no number.
 
     Notes
     -----
@@ -194,7 +202,7 @@ def update_preferences(
     few terms of Neumann's series; here the derivative is that of the one step that was taken,
     ∂θ/∂w = −η·Jᵀ, the series' first term. The paper updates every 25 steps, by gradient descent with a
     momentum of 0.9. It requires p > 0 and Σ p = 1 and does not say how they are kept: the clipping and
-    division here follow its authors' code. A p of NaN in, or NaN in `products`, gives NaN out.
+    division here follow its authors' code.
 
     References
     ----------
@@ -210,23 +218,44 @@ def update_preferences(
     >>> mojd.update_preferences(p, gramian, w, [1.0, -1.0], learning_rate=0.1, step_size=1.0)
     array([0.57071068, 0.42928932])
     """
-    for name, number in (("learning_rate", learning_rate), ("step_size", step_size)):
-        if not 0.0 <= number < math.inf:
-            raise InvalidInputError(f"{name} must be finite and not negative, got {number!r}")
+    rate = _checks.number(learning_rate, "learning_rate", "the length of the step that the parameters went")
+    step = _checks.number(step_size, "step_size", "the step of the preferences")
+    least = _checks.number(smallest, "smallest", "the least preference before normalisation")
+    for name, value in (("learning_rate", rate), ("step_size", step)):
+        if not 0.0 <= value < math.inf:
+            raise InvalidInputError(f"{name} must be finite and not negative, got {value!r}")
     matrix = view(gramian)
-    if not 0.0 < smallest < 1.0 / matrix.size:
+    if not 0.0 < least < 1.0 / matrix.size:
         raise InvalidInputError(
-            f"smallest must lie between 0 and 1/K = {1.0 / matrix.size:.3g}, got {smallest!r}"
+            f"smallest must lie between 0 and 1/K = {1.0 / matrix.size:.3g}, got {least!r}"
         )
+    check_values(matrix, nonfinite)
     xp = matrix.xp
     preference = _preference(pref_vector, matrix)
-    bargained = vector(weights, "weights", matrix.size, matrix, "one weight per objective")
-    gains = as_array(products, "products")
-    _checks.check_rows(gains, matrix.size, "products", "one inner product per objective")
-    derivative = _derivative(matrix, bargained, preference)
-    descent = learning_rate * xp.sum(derivative * beside(gains, matrix)[..., :, None], axis=-2)
-    moved = xp.maximum(preference + step_size * descent, xp.zeros_like(descent) + smallest)
-    return finish(moved / xp.sum(moved, axis=-1, keepdims=True), matrix)
+    bargained = _row(weights, "weights", "one weight per objective", matrix, nonfinite)
+    gains = _row(products, "products", "one inner product per objective", matrix, nonfinite)
+    finite = xp.all(xp.isfinite(bargained) & xp.isfinite(gains), axis=-1)
+    finite = (finite & xp.all(xp.isfinite(matrix.values), axis=(-2, -1)))[..., None]
+    bargained = xp.where(finite, bargained, xp.zeros_like(bargained))
+    if xp is np:
+        _checks.check_nonnegative(bargained, "weights", "it must be >= 0")
+    gains = xp.where(finite, gains, xp.zeros_like(gains))
+    clean = xp.where(finite[..., None], matrix.values, xp.zeros_like(matrix.values))
+    derivative = _derivative(View(matrix.original, clean, xp), bargained, preference)
+    descent = rate * xp.sum(derivative * gains[..., :, None], axis=-2)
+    moved = xp.maximum(preference + step * descent, xp.zeros_like(descent) + least)
+    moved = moved / xp.sum(moved, axis=-1, keepdims=True)
+    return finish(xp.where(finite, moved, preference), matrix)
+
+
+def _row(value: Any, name: str, meaning: str, gramian: View, nonfinite: str) -> Array:
+    """Return numbers of any sign (..., K) in float64 beside the Gramian."""
+    array = as_array(value, name)
+    _checks.check_rows(array, gramian.size, name, meaning)
+    _checks.broadcast_batch(gramian.batch_shape, tuple(array.shape[:-1]), f"gramian and {name}")
+    if nonfinite == "raise" and not is_on_device(array):
+        _checks.check_finite(to_float64(array), name)
+    return beside(array, gramian)
 
 
 def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:

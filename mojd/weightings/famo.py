@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mojd._arrays import Array, is_array
-from mojd._checks import broadcast_batch, check_rows
+from mojd._checks import broadcast_batch, check_rows, number
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.weightings._losses import LossView, by_losses, check_losses, loss_argument, view_losses
 from mojd.weightings._registry import LossWeighting, register
@@ -126,7 +126,7 @@ def update_famo(
     losses_before: Any,
     losses_after: Any,
     *,
-    lr: float = 0.025,
+    learning_rate: float = 0.025,
     decay: float = 0.001,
     minimum: Any = 0.0,
     nonfinite: str = "raise",
@@ -146,7 +146,7 @@ def update_famo(
         The one that gave the weights of the step. It is not modified.
     losses_before, losses_after : array, shape (..., K)
         The losses on the same data, before and after the step.
-    lr : float, default 0.025
+    learning_rate : float, default 0.025
         The step size α of the logits.
     decay : float, default 0.001
         γ, which pulls the logits towards 0.
@@ -161,10 +161,10 @@ def update_famo(
     Raises
     ------
     InvalidInputError
-        If shapes do not fit, `lr` or `decay` is negative or not finite, or a loss on the CPU lies below
-        its minimum.
+        If shapes do not fit, `learning_rate` or `decay` is negative or not finite, or a loss on the CPU lies
+        below its minimum.
     InvalidTypeError
-        If `state` is no :class:`FamoState`.
+        If `state` is no :class:`FamoState`, or `learning_rate` or `decay` no number.
     NonFiniteError
         If a loss is NaN or infinite and `nonfinite` is 'raise'.
 
@@ -181,13 +181,15 @@ def update_famo(
     Examples
     --------
     >>> import mojd
-    >>> mojd.update_famo(mojd.init_famo(2), [1.0, 1.0], [0.5, 1.0], lr=1.0).logits.round(4)
+    >>> mojd.update_famo(mojd.init_famo(2), [1.0, 1.0], [0.5, 1.0], learning_rate=1.0).logits.round(4)
     array([-0.1733,  0.1733])
     """
     _check_state(state)
-    for name, number in (("lr", lr), ("decay", decay)):
-        if not 0.0 <= number < math.inf:
-            raise InvalidInputError(f"{name} must be finite and not negative, got {number!r}")
+    rate = number(learning_rate, "learning_rate", "the step size of the logits")
+    pull = number(decay, "decay", "the pull of the logits towards 0")
+    for name, value in (("learning_rate", rate), ("decay", pull)):
+        if not 0.0 <= value < math.inf:
+            raise InvalidInputError(f"{name} must be finite and not negative, got {value!r}")
     before, after = view_losses(losses_before, "losses_before"), view_losses(losses_after, "losses_after")
     check_losses(before, nonfinite, "losses_before")
     check_losses(after, nonfinite, "losses_after")
@@ -209,7 +211,7 @@ def update_famo(
     logits = _logits(state, before)
     z = _softmax(xp, logits)
     delta = z * (change - xp.sum(z * change, axis=-1, keepdims=True))
-    return FamoState(xp.where(finite, logits - lr * (delta + decay * logits), logits))
+    return FamoState(xp.where(finite, logits - rate * (delta + pull * logits), logits))
 
 
 def _check_state(state: Any) -> None:

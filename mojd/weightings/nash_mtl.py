@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import Array, FloatArray
+from mojd._checks import number
 from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
@@ -39,6 +40,8 @@ def nash_mtl(gramian: Any, *, max_norm: float | None = None, nonfinite: str = "r
     ------
     InvalidInputError
         If the shape does not fit, the Gramian is no Gramian or `max_norm` is not positive.
+    InvalidTypeError
+        If `max_norm` is no number.
     NonFiniteError
         If there is NaN or infinity and `nonfinite` is 'raise'.
     SolverError
@@ -67,13 +70,13 @@ def nash_mtl(gramian: Any, *, max_norm: float | None = None, nonfinite: str = "r
     >>> mojd.nash_mtl([[4.0, 0.0], [0.0, 0.25]])
     array([0.5, 2. ])
     """
-    if max_norm is not None and not 0.0 < max_norm < math.inf:
+    largest = math.inf if max_norm is None else number(max_norm, "max_norm", "the largest norm of d")
+    if max_norm is not None and not 0.0 < largest < math.inf:
         raise InvalidInputError(f"max_norm must be a positive number or None for no limit, got {max_norm!r}")
 
     def formula(matrix: View) -> Array:
         # ‖d‖² = K at the solution.
-        limit = math.sqrt(matrix.size) if max_norm is None else max_norm
-        shortening = min(1.0, limit / math.sqrt(matrix.size))
+        shortening = min(1.0, largest / math.sqrt(matrix.size))
         return shortening * bargain(matrix, matrix.full((matrix.size,), 1.0), 1.0)
 
     return by_formula(gramian, nonfinite, formula)

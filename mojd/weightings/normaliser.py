@@ -18,7 +18,7 @@ from mojd._arrays import (
     to_float64,
     to_numpy,
 )
-from mojd._checks import check_gramian_shape, check_gramian_values, check_rows
+from mojd._checks import check_gramian_shape, check_gramian_values, check_rows, number
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.solvers import fused
 from mojd.weightings._shared import plain_gramian
@@ -88,6 +88,8 @@ def normalise(
     ------
     InvalidInputError
         If a shape does not fit or `beta` or `eps` is out of range.
+    InvalidTypeError
+        If `state` is no state, or `beta` or `eps` no number.
 
     References
     ----------
@@ -110,6 +112,8 @@ def normalise(
         updated = _plain(state, gramian, beta, eps)
         if updated is not None:
             return updated
+    beta = number(beta, "beta", "the decay of the average")
+    eps = number(eps, "eps", "it is added to the average")
     if not 0.0 <= beta < 1.0:
         raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
     if not 0.0 <= eps < math.inf:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ from mojd import _checks
 from mojd._arrays import (
     Array,
     FloatArray,
-    as_array,
-    is_on_device,
     plain_values,
     precision_of,
 )
@@ -22,23 +19,18 @@ from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
 from mojd.solvers import fused
 from mojd.status import Status
-from mojd.weightings._optimality import lengths, ray_residual, relative_maximum, slopes
+from mojd.weightings._pcd_programme import programme, rescaled, residual, scales_of, tau_of, weights_of
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
-    beside,
     check_values,
     finish,
     is_ordinary_call,
     like_plain,
     plain_gramian,
-    solved,
-    vector,
     view,
 )
 
-# ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
-_VANISHING = 64 * 2.0**-53
 # Up to this K, one kernel does all: the secondaries fit into a tableau.
 _SMALL = LARGEST_TABLEAU + 1
 
@@ -47,25 +39,6 @@ _SMALL = LARGEST_TABLEAU + 1
 def _constant(size: int, value: float) -> FloatArray:
     """Return a vector of one number; not to be modified."""
     return np.full(size, value)
-
-
-def _tau(tau: Any, gramian: View) -> Array:
-    """Check τ and return it as float64 (..., K−1)."""
-    array = as_array(tau, "tau")
-    secondaries = gramian.size - 1
-    if array.ndim:
-        _checks.check_rows(array, secondaries, "tau", "one per secondary objective (or a number for all)")
-        _checks.broadcast_batch(gramian.batch_shape, tuple(array.shape[:-1]), "gramian and tau")
-    if not is_on_device(array):
-        _checks.check_tau(array)
-    values = beside(array, gramian)
-    return values if array.ndim else values + gramian.full((secondaries,), 0.0)
-
-
-def _scales(scales: Any, gramian: View) -> Array:
-    if scales is None:
-        return gramian.full((gramian.size,), 1.0)
-    return vector(scales, "scales", gramian.size, gramian, "one per objective, from mojd.normalise")
 
 
 def pcd_problem(gramian: Any, tau: Any = 0.02, *, scales: Any = None) -> NNQP:
@@ -104,16 +77,7 @@ def pcd_problem(gramian: Any, tau: Any = 0.02, *, scales: Any = None) -> NNQP:
             f"gramian of shape {tuple(matrix.original.shape)} has no secondary objective: pcd_problem needs "
             "K >= 2"
         )
-    return _problem(matrix, _tau(tau, matrix), _scales(scales, matrix))
-
-
-def _problem(gramian: View, tau: Array, scales: Array) -> NNQP:
-    column = 0.5 * (gramian.values[..., 1:, 0] + gramian.values[..., 0, 1:])
-    squares = gramian.xp.linalg.diagonal(gramian.values)[..., 1:]
-    linear = scales[..., :1] * column - tau * (scales[..., 1:] * squares)
-    # Beside a zero square, products are underflow.
-    linear = gramian.xp.where(squares == 0.0, gramian.xp.zeros_like(linear), linear)
-    return NNQP(gramian.original[..., 1:, 1:], linear)
+    return programme(matrix, tau_of(tau, matrix), scales_of(scales, matrix))
 
 
 def pcd_lift(x: Array, gramian: View, tau: Any = 0.02, *, scales: Any = None, rescale: bool = False) -> Array:
@@ -124,22 +88,8 @@ def pcd_lift(x: Array, gramian: View, tau: Any = 0.02, *, scales: Any = None, re
     del tau  # the problem has used it up
     xp = gramian.xp
     feasible = xp.where(xp.isnan(x), xp.zeros_like(x), x)
-    primary = _scales(scales, gramian)[..., :1] + xp.zeros_like(feasible[..., :1])
-    return _rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
-
-
-def _rescaled(weights: Array, gramian: View, wanted: bool) -> Array:
-    """Give d the norm of the primary gradient, if wanted; a d that vanishes to rounding becomes 0."""
-    if not wanted:
-        return weights
-    xp = gramian.xp
-    square = xp.sum(weights * (gramian.values @ weights[..., None])[..., 0], axis=-1, keepdims=True)
-    diagonal = xp.linalg.diagonal(gramian.values)
-    size = xp.sum(weights * xp.sqrt(diagonal), axis=-1, keepdims=True)
-    primary = diagonal[..., :1]
-    vanishes = (square <= _VANISHING * size * size) | (primary == 0.0)
-    factor = xp.sqrt(primary) / xp.sqrt(xp.where(vanishes, xp.ones_like(square), square))
-    return xp.where(vanishes, xp.zeros_like(weights), factor * weights)
+    primary = scales_of(scales, gramian)[..., :1] + xp.zeros_like(feasible[..., :1])
+    return rescaled(xp.concat([primary, feasible], axis=-1), gramian, rescale)
 
 
 def pcd(
@@ -194,6 +144,8 @@ def pcd(
     With normalised scales, multiplying a loss by a constant does not change d up to the primary's
     factor. Cost: one pivoting solve of size K − 1.
 
+    Properties: non-conflicting ✗, linear under scaling ✗, weighted ✓.
+
     References
     ----------
     PCD, arXiv 2606.29521, equation 1 and Algorithm 1.
@@ -218,12 +170,12 @@ def pcd(
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
-    taus, sizes = _tau(tau, matrix), _scales(scales, matrix)
+    taus, sizes = tau_of(tau, matrix), scales_of(scales, matrix)
     _checks.broadcast_batch(tuple(taus.shape[:-1]), tuple(sizes.shape[:-1]), "tau and scales")
     if matrix.xp is np and solver == "auto" and 2 <= matrix.size <= _SMALL:
         return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
     check_values(matrix, nonfinite)
-    weights = _general(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
+    weights = weights_of(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
     return finish(weights, matrix)
 
 
@@ -260,56 +212,8 @@ def _settled(
         own_tau = taus if len(taus) == 1 else taus[left]
         own_scales = sizes if len(sizes) == 1 else sizes[left]
         rest = View(finish(values[left], gramian), values[left], np)
-        weights[left] = _general(rest, own_tau, own_scales, rescale, "auto", threads, nonfinite)
+        weights[left] = weights_of(rest, own_tau, own_scales, rescale, "auto", threads, nonfinite)
     return weights.reshape(*batch, gramian.size)
-
-
-def _general(
-    gramian: View, tau: Array, scales: Array, rescale: bool, solver: str, threads: int, nonfinite: str
-) -> Array:
-    """Return the weights by way of the problem and any solver; NaN where G holds any."""
-    xp = gramian.xp
-    primary = scales[..., :1] + gramian.full((*gramian.batch_shape, 1), 0.0)
-    weights = primary
-    if gramian.size > 1:
-        solution = solved(_problem(gramian, tau, scales), solver, threads, nonfinite)
-        x = solution.x_float64
-        feasible = xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
-        weights = xp.concat([primary + xp.zeros_like(feasible[..., :1]), feasible], axis=-1)
-    finite = xp.all(xp.isfinite(gramian.values), axis=(-2, -1))[..., None]
-    return xp.where(finite, _rescaled(weights, gramian, rescale), xp.full_like(weights, math.nan))
-
-
-def _residual(
-    weights: FloatArray, gramian: FloatArray, tau: Any = 0.02, *, scales: Any = None, rescale: bool = False
-) -> FloatArray:
-    """Return by how much weights miss (s₀, x) with x ≥ 0, G_s·x + q ≥ 0 and one of them 0.
-
-    Relative to the largest of s₀·‖g₀‖, xⱼ·‖gⱼ‖ and τⱼ·sⱼ·‖gⱼ‖. The primary alone is right as well where there
-    is a ray, to the accuracy of the ray. Rescaled weights are scaled back to s₀, and ‖d‖ is compared.
-    """
-    matrix = View(gramian, gramian, np)
-    taus, sizes, norms = _tau(tau, matrix), _scales(scales, matrix), lengths(gramian)
-    if rescale:
-        usable = (weights[..., :1] > 0) & (sizes[..., :1] > 0)
-        factor = np.where(usable, sizes[..., :1] / np.where(usable, weights[..., :1], 1.0), 1.0)
-        square = np.sum(weights * norms * slopes(gramian, weights), axis=-1, keepdims=True)
-        off = np.sqrt(np.maximum(square, 0.0)) - norms[..., :1]
-        found = _residual(factor * weights, gramian, tau, scales=scales)
-        found = np.maximum(found, relative_maximum(off, weights * norms))
-        moving = np.any(_general(matrix, taus, sizes, True, "auto", 1, "raise"), axis=-1)
-        return np.where(np.any(weights, axis=-1), found, np.where(moving, 1.0, 0.0))
-    first = (weights[..., :1] - sizes[..., :1]) * norms[..., :1]
-    if matrix.size == 1:
-        return relative_maximum(first, np.maximum(weights, sizes) * norms)
-    problem = _problem(matrix, taus, sizes)
-    x = weights[..., 1:] * norms[..., 1:]
-    gaps = np.minimum(x, slopes(problem.gramian, weights[..., 1:], problem.linear))
-    terms = np.maximum(sizes[..., :1] * norms[..., :1], np.max(np.abs(x), axis=-1, keepdims=True))
-    terms = np.maximum(terms, taus * sizes[..., 1:] * norms[..., 1:])
-    alone = np.maximum(relative_maximum(x, terms), ray_residual(problem))
-    rest: FloatArray = np.minimum(relative_maximum(gaps, terms), alone)
-    return np.maximum(relative_maximum(first, terms), rest)
 
 
 register(
@@ -317,7 +221,7 @@ register(
         name="pcd",
         title="PCD",
         weights=pcd,
-        residual=_residual,
+        residual=residual,
         problem=pcd_problem,
         lift=pcd_lift,
         summary="the direction nearest to the primary with progress on every secondary",

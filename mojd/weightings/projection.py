@@ -219,6 +219,8 @@ def dualproj(
     -----
     Scaling all of J scales d and leaves w. Cost: one pivoting solve.
 
+    Properties: non-conflicting ✓, linear under scaling ✗, weighted ✓.
+
     References
     ----------
     Jacobian descent, arXiv 2406.16232, Table 1; Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 8.

@@ -436,7 +436,7 @@ class TestSources:
         function = audit_step(jacobian, update, mojd.upgrad, pref_vector=[1.0, 2.0, 3.0])
         assert named == function
         own = audit_step(jacobian, update, partial(mojd.upgrad, pref_vector=[1.0, 2.0, 3.0]))
-        assert own.method == "partial"
+        assert own.method == "upgrad"
         assert own.weights == named.weights
         assert own.weights is not None
         assert audit_step(jacobian, update, weights=own.weights).verdicts == named.verdicts
@@ -655,3 +655,40 @@ class TestErrors:
         monkeypatch.setitem(_METHODS, "made", made)
         with pytest.raises(mojd.InvalidInputError, match=f"'made'.*{part}.*pass weights="):
             audit_step(CONFLICT, self.UPDATE, "made")
+
+    @pytest.mark.parametrize(
+        ("function", "part"),
+        [
+            (mojd.weighted_sum, "'weighted_sum' weights losses"),
+            (mojd.famo, "'famo' has a state"),
+            (partial(mojd.gradvac, mojd.init_gradvac(2)), "'gradvac' has a state"),
+        ],
+    )
+    def test_their_functions(self, function: Callable[..., Any], part: str) -> None:
+        with pytest.raises(mojd.InvalidInputError, match=f"{part}.*pass weights="):
+            audit_step(CONFLICT, self.UPDATE, function)
+
+
+class TestFunctionsOfMethods:
+    """A function does what its name does."""
+
+    UPDATE = (-1.0, -2.0, 0.0)
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("trimmed_mean", {"trim_number": 0}),
+            ("graddrop", {"seed": 3}),
+            ("pcd", {"tau": 0.3}),
+            ("mgda", {}),
+        ],
+    )
+    def test_the_same_report(self, name: str, options: dict[str, Any]) -> None:
+        by_name = str(audit_step(CONFLICT, self.UPDATE, name, **options))
+        function = getattr(mojd, name)
+        assert str(audit_step(CONFLICT, self.UPDATE, function, **options)) == by_name
+        assert str(audit_step(CONFLICT, self.UPDATE, partial(function, **options))) == by_name
+
+    def test_options_beside_a_partial_win(self) -> None:
+        audit = audit_step(CONFLICT, self.UPDATE, partial(mojd.pcd, tau=0.9, rescale=True), tau=0.3)
+        assert str(audit) == str(audit_step(CONFLICT, self.UPDATE, "pcd", tau=0.3, rescale=True))

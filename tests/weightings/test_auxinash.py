@@ -159,6 +159,31 @@ class TestUpdate:
             assert (found > 0).all()
             assert found.sum() == pytest.approx(1.0, rel=1e-14)
 
+    @pytest.mark.parametrize("argument", ["gramian", "weights", "products"])
+    @pytest.mark.parametrize("on_device", [False, True])
+    def test_nan_leaves_the_preferences(self, argument: str, on_device: bool) -> None:
+        """Of its own problem only; on a device without being asked to."""
+        gramian, p = random_problem(3, 0)
+        arguments = {
+            "gramian": gramian,
+            "weights": mojd.auxinash(gramian, p),
+            "products": np.array([1.0, -2, 3]),
+        }
+        expected = mojd.update_preferences(p, **arguments, learning_rate=0.1)
+        spoilt = np.stack([arguments[argument]] * 2)
+        spoilt[(0,) * spoilt.ndim] = np.nan
+        there: dict[str, Any] = arguments | {argument: spoilt}
+        if on_device:
+            xp = pytest.importorskip("array_api_strict")
+            there = {key: xp.asarray(there[key], device=xp.Device("device1")) for key in there}
+            found = mojd.update_preferences(p, **there, learning_rate=0.1)
+            found = np.from_dlpack(xp.asarray(found, device=xp.Device("CPU_DEVICE")))
+        else:
+            found = mojd.update_preferences(p, **there, learning_rate=0.1, nonfinite="propagate")
+        np.testing.assert_array_equal(found[0], p)
+        np.testing.assert_allclose(found[1], expected, rtol=1e-12)
+        assert not np.allclose(p, expected, rtol=1e-3)
+
     def test_no_bargain_changes_nothing(self) -> None:
         p = [0.25, 0.75]
         found = mojd.update_preferences(p, np.zeros((2, 2)), np.zeros(2), [1.0, 2.0], learning_rate=1.0)
@@ -211,6 +236,36 @@ class TestErrors:
     def test_bad_numbers(self, options: dict[str, Any], text: str) -> None:
         with pytest.raises(mojd.InvalidInputError, match=text):
             mojd.update_preferences([0.5, 0.5], np.eye(2), np.ones(2), np.ones(2), **options)
+
+    @pytest.mark.parametrize("option", ["learning_rate", "step_size", "smallest"])
+    def test_numbers_that_are_none(self, option: str) -> None:
+        options: dict[str, Any] = {"learning_rate": 0.1, option: "a"}
+        with pytest.raises(mojd.InvalidTypeError, match=f"{option} must be a number, got str"):
+            mojd.update_preferences([0.5, 0.5], np.eye(2), np.ones(2), np.ones(2), **options)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    @pytest.mark.parametrize("argument", ["pref_vector", "gramian", "weights", "products"])
+    def test_nan(self, argument: str, bad: float) -> None:
+        arguments: dict[str, Any] = {
+            "pref_vector": [0.5, 0.5],
+            "gramian": np.eye(2),
+            "weights": np.ones(2),
+            "products": np.ones(2),
+        }
+        spoilt = np.array(arguments[argument])
+        spoilt[(0,) * spoilt.ndim] = bad
+        arguments[argument] = spoilt
+        with pytest.raises(mojd.NonFiniteError, match=f"{argument} of shape .* holds {bad}"):
+            mojd.update_preferences(**arguments, learning_rate=0.1)
+
+    def test_negative_weights(self) -> None:
+        for nonfinite in ("raise", "propagate"):
+            with pytest.raises(
+                mojd.InvalidInputError, match=r"weights .* negative entry -1.0 at index \(1,\)"
+            ):
+                mojd.update_preferences(
+                    [0.5, 0.5], np.eye(2), [1.0, -1.0], np.ones(2), learning_rate=0.1, nonfinite=nonfinite
+                )
 
     def test_bad_products(self) -> None:
         with pytest.raises(mojd.InvalidInputError, match="products must have shape"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,18 +43,6 @@ STATIONARY = (
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
-
-
-@pytest.fixture
-def weigh(name: str) -> Callable[..., Any]:
-    method, options = METHODS[name]
-    return partial(getattr(mojd, method), **options)
-
-
-@pytest.fixture
-def miss(name: str) -> Callable[..., Any]:
-    method, options = METHODS[name]
-    return partial(get_method(method).residual, **options)  # type: ignore[attr-defined]
 
 
 def gramian_of(jacobian: Any) -> Floats:

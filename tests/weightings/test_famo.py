@@ -47,13 +47,13 @@ class TestWorkedValues:
 
     def test_one_update(self) -> None:
         """z = (1/2, 1/2), change = (log 2, 0): the slope is (1/4, -1/4)·log 2."""
-        state = mojd.update_famo(mojd.init_famo(2), [1.0, 3.0], [0.5, 3.0], lr=0.1)
+        state = mojd.update_famo(mojd.init_famo(2), [1.0, 3.0], [0.5, 3.0], learning_rate=0.1)
         np.testing.assert_allclose(state.logits, [-0.025 * math.log(2), 0.025 * math.log(2)], rtol=1e-14)
 
     def test_decay(self) -> None:
         """Losses that don't change leave the decay alone at work."""
         start = mojd.FamoState(np.array([2.0, -1.0]))
-        state = mojd.update_famo(start, [1.0, 3.0], [1.0, 3.0], lr=0.5, decay=0.1)
+        state = mojd.update_famo(start, [1.0, 3.0], [1.0, 3.0], learning_rate=0.5, decay=0.1)
         np.testing.assert_allclose(state.logits, [1.9, -0.95], rtol=1e-15)
         assert start.logits.tolist() == [2.0, -1.0]
 
@@ -70,7 +70,7 @@ def test_against_the_formulas(data: st.DataObject, size: int) -> None:
     logits, before, after = draw(-5, 5), draw(1e-3, 1e3), draw(1e-3, 1e3)
     state = mojd.FamoState(np.array(logits))
     np.testing.assert_allclose(mojd.famo(state, before), slow_weights(logits, before), rtol=1e-12)
-    updated = mojd.update_famo(state, before, after, lr=0.3, decay=0.2)
+    updated = mojd.update_famo(state, before, after, learning_rate=0.3, decay=0.2)
     np.testing.assert_allclose(
         updated.logits, slow_update(logits, before, after, 0.3, 0.2), rtol=1e-12, atol=1e-12
     )
@@ -98,7 +98,7 @@ class TestPeers:
             before, after = rng.uniform(0.1, 4.0, (2, k))
             torch.softmax(logits, -1).backward(torch.tensor(np.log(before / after)))
             state = mojd.FamoState(logits.detach().numpy().copy())
-            updated = mojd.update_famo(state, before, after, lr=1.0, decay=0.0)
+            updated = mojd.update_famo(state, before, after, learning_rate=1.0, decay=0.0)
             assert logits.grad is not None
             np.testing.assert_allclose(
                 state.logits - updated.logits, logits.grad.numpy(), rtol=1e-9, atol=1e-12
@@ -213,10 +213,14 @@ class TestErrors:
             mojd.update_famo(mojd.init_famo(2), [1.0, 1.0], [-0.5, 1.0])
 
     def test_steps(self) -> None:
-        for option in ("lr", "decay"):
+        for option in ("learning_rate", "decay"):
             for bad in (-1.0, math.inf, math.nan):
                 options: dict[str, Any] = {option: bad}
                 with pytest.raises(mojd.InvalidInputError, match=f"{option} must be finite"):
+                    mojd.update_famo(mojd.init_famo(1), [1.0], [1.0], **options)
+            for wrong in ("a", "0.5", None, [0.5], np.ones(1)):
+                options = {option: wrong}
+                with pytest.raises(mojd.InvalidTypeError, match=f"{option} must be a number, got "):
                     mojd.update_famo(mojd.init_famo(1), [1.0], [1.0], **options)
 
     def test_shapes_and_nan(self) -> None:

@@ -96,6 +96,11 @@ class TestMaxNorm:
         with pytest.raises(mojd.InvalidInputError, match="max_norm must be a positive number"):
             mojd.nash_mtl(np.eye(2), max_norm=bad)
 
+    def test_a_bound_that_is_no_number(self) -> None:
+        wrong: Any = "a"
+        with pytest.raises(mojd.InvalidTypeError, match="max_norm must be a number, got str"):
+            mojd.nash_mtl(np.eye(2), max_norm=wrong)
+
 
 def test_torchjd_at_its_own_tolerance() -> None:
     """TorchJD stops its convex-concave steps at |Gw − 1/w| < 1e-3, for G over its Frobenius norm."""

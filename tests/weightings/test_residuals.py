@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,18 +32,6 @@ FAMILY_NAMES = [name for name in FAMILIES if not name.startswith("float32")]
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
-
-
-@pytest.fixture
-def weigh(name: str) -> Callable[..., Any]:
-    method, options = METHODS[name]
-    return partial(getattr(mojd, method), **options)
-
-
-@pytest.fixture
-def miss(name: str) -> Callable[..., Any]:
-    method, options = METHODS[name]
-    return partial(get_method(method).residual, **options)  # type: ignore[attr-defined]
 
 
 def conflicting_gramian(seed: int) -> Floats:

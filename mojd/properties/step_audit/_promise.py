@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from mojd.gramian import gramian
 from mojd.properties.step_audit._geometry import Combination, Measured, combine, measure
 from mojd.solvers import solve
 from mojd.status import Status
-from mojd.weightings import Aggregator, Weighting, get_method, pcd, pcd_problem
+from mojd.weightings import Aggregator, Weighting, get_method, method_of, pcd, pcd_problem
 
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 
@@ -72,6 +73,9 @@ def make_promise(
                 f"{', '.join(options)}: options are for a weighting, and weights are given instead of one"
             )
         return _from_weights(values, jacobian, as_array(weights, "weights"), "given weights", nonfinite)
+    if isinstance(weighting, partial) and not weighting.args:
+        options = weighting.keywords | options
+        weighting = weighting.func
     name, method = _resolve(weighting)
     if not np.isfinite(values).all():
         # No method has to know what to do about them.
@@ -92,25 +96,26 @@ def make_promise(
 
 def _resolve(weighting: Any) -> tuple[str, Any]:
     """Return a name for the report, and the function from Gramians to weights or the aggregator."""
-    if not isinstance(weighting, str):
-        if not callable(weighting):
-            raise InvalidTypeError(
-                "weighting must be a function from Gramians to weights or a name, got "
-                f"{type(weighting).__name__}; pass weights by their name: weights=..."
-            )
+    if not isinstance(weighting, str) and not callable(weighting):
+        raise InvalidTypeError(
+            "weighting must be a function from Gramians to weights or a name, got "
+            f"{type(weighting).__name__}; pass weights by their name: weights=..."
+        )
+    method = get_method(weighting) if isinstance(weighting, str) else method_of(weighting)
+    if method is None:
         return getattr(weighting, "__name__", type(weighting).__name__), weighting
-    method = get_method(weighting)
+    name = method.name
     if method.is_stateful:
         raise InvalidInputError(
-            f"{weighting!r} has a state to carry along: pass weights=, those that it returned in this step"
+            f"{name!r} has a state to carry along: pass weights=, those that it returned in this step"
         )
     if isinstance(method, Aggregator):
-        return weighting, method
+        return name, method
     if not isinstance(method, Weighting):
         raise InvalidInputError(
-            f"{weighting!r} weights losses, not gradients: pass weights=, those that it returned in this step"
+            f"{name!r} weights losses, not gradients: pass weights=, those that it returned in this step"
         )
-    return weighting, method.weights
+    return name, method.weights
 
 
 def _from_weights(values: FloatArray, jacobian: Array, weights: Array, name: str, nonfinite: str) -> Promise:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mojd import _checks
 from mojd._arrays import Array, as_array, to_host
-from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.errors import InvalidInputError
 from mojd.properties.step_audit._geometry import measure
 from mojd.properties.step_audit._judge import Judge
 from mojd.properties.step_audit._promise import eps_of, make_promise
@@ -44,7 +44,7 @@ def audit_step(
     update : array, shape (n,)
         θ_after − θ_before; −lr·d for plain SGD.
     weighting : str or callable, optional
-        The name of one of mojd's methods, or a function from Gramians (K, K) to weights (K,).
+        The name of one of mojd's methods, its function, or your own from Gramians (K, K) to weights (K,).
     weights : array, shape (K,), optional
         The weights w that were used, instead of a weighting.
     rounding : float ≥ 0, optional
@@ -138,17 +138,15 @@ def _check_shapes(jacobian: Array, update: Array) -> None:
         batch = "; audit the steps of a batch one by one" if len(shape) > 2 else ""
         raise InvalidInputError(f"jacobian must have shape (K, n) with K >= 1, got shape {shape}{batch}")
     if own != shape[1:]:
+        flat = "" if len(own) == 1 else "; flatten and join the changes of several parameters"
         raise InvalidInputError(
             f"update must have shape ({shape[1]},), one entry per column of the jacobian of shape {shape}; "
-            f"got shape {own}"
+            f"got shape {own}{flat}"
         )
 
 
 def _number(value: Any, name: str, meaning: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}; {meaning}") from None
+    number = _checks.number(value, name, meaning)
     if not 0.0 <= number < math.inf:
         raise InvalidInputError(f"{name} must be finite and not negative, got {number}; {meaning}")
     return number
