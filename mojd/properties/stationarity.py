@@ -129,10 +129,12 @@ def _stops_exactly(subject: Subject, jacobian: FloatArray, seed: int, point: Sta
     """Return what is left of d at a stationary point, or the distance to the next if d is 0 elsewhere."""
     step = subject.step(jacobian, seed=seed)
     norm = float(np.linalg.norm(step.direction))
-    left = norm / step.size if step.size > 0 else 0.0
-    if point.distance <= _STATIONARY:
-        return left
-    return point.distance if left <= _STOPPED else 0.0
+    if point.distance > _STATIONARY:
+        return point.distance if norm <= _STOPPED * step.size else 0.0
+    # A weight of 1e-33 beside one of 1 is rounding, also where the gradient that has the latter is 0.
+    largest = 0.0 if step.weights is None else float(np.abs(step.weights).max())
+    unit = max(step.size, largest * float(np.linalg.norm(jacobian, axis=-1).max()))
+    return norm / unit if unit > 0 else 0.0
 
 
 def _measure_strong(subject: Subject, jacobian: FloatArray, seed: int) -> float:
