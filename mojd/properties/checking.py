@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mojd._arrays import as_array, to_float64
-from mojd._checks import check_jacobian_shape
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.properties._inputs import one_jacobian
 from mojd.properties._registry import Property, get_property, registered_properties
 from mojd.properties._search import EXAMPLES, find, measured
 from mojd.properties._subject import Takes
@@ -67,11 +66,7 @@ def violation(
     reason = item.why_not(checked)
     if reason:
         raise InvalidInputError(f"{name} makes no sense for {checked.name}: {reason}")
-    array = as_array(jacobian, "jacobian")
-    check_jacobian_shape(array)
-    rows = to_float64(array)
-    if rows.ndim != 2:
-        raise InvalidInputError(f"jacobian must have shape (K, n), one problem, got shape {rows.shape}")
+    rows = one_jacobian(jacobian)
     needed = set(item.extras(checked, len(rows)))
     if set(extras) != needed:
         given = f"got {', '.join(sorted(extras))}" if extras else "got nothing else"

@@ -55,9 +55,7 @@ With --property, the exit status is 1 if one of the properties named fails or ma
 def check_command(
     methods: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[METHOD|package.module:function]...", show_default=False, help="What to check."
-        ),
+        typer.Argument(metavar="METHOD", show_default=False, help="What to check."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of mojd's methods, all properties.")] = False,
     properties: Annotated[

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import FloatArray, as_array, to_float64
-from mojd._checks import check_gramian_shape, check_jacobian_shape, check_rows
+from mojd._checks import check_gramian_shape, check_rows
+from mojd.properties._inputs import with_direction
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import CANCELLATION, Subject
 
@@ -83,11 +84,7 @@ def conflict_of_direction(jacobian: Any, direction: Any) -> FloatArray | float:
     >>> mojd.properties.conflict_of_direction([[-2.0], [4.0]], [1.0])
     0.25
     """
-    J = as_array(jacobian, "jacobian")
-    check_jacobian_shape(J)
-    d = as_array(direction, "direction")
-    check_rows(d, int(J.shape[-1]), "direction", "one number per parameter")
-    rows, values = to_float64(J), to_float64(d)
+    rows, values = with_direction(jacobian, direction)
     norms = np.linalg.norm(rows, axis=-1)
     size = np.maximum(np.linalg.norm(values, axis=-1), norms.max(axis=-1))[..., None]
     return _worst((rows @ values[..., None])[..., 0], norms * size)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import FloatArray, as_array, to_float64
-from mojd._checks import check_finite, check_jacobian_shape
-from mojd.errors import InvalidInputError
+from mojd._arrays import FloatArray
+from mojd._checks import check_finite
+from mojd.properties._inputs import one_jacobian
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
 from mojd.properties._units import unit_rows
@@ -37,11 +37,7 @@ class Stationarity(NamedTuple):
 
 def _rows(jacobian: Any) -> tuple[FloatArray, FloatArray]:
     """Return J with rows of norms between 1 and 2, and the factors that made them so."""
-    array = as_array(jacobian, "jacobian")
-    check_jacobian_shape(array)
-    rows = to_float64(array)
-    if rows.ndim != 2:
-        raise InvalidInputError(f"jacobian must have shape (K, n), one problem, got shape {rows.shape}")
+    rows = one_jacobian(jacobian)
     check_finite(rows, "jacobian", "stationarity of what is not a number is not defined")
     return unit_rows(rows)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import FloatArray, as_array, to_float64
-from mojd._checks import check_jacobian_shape, check_rows
+from mojd._arrays import FloatArray
+from mojd.properties._inputs import with_direction
 from mojd.properties._registry import Property, register
 from mojd.properties._subject import Subject
 from mojd.properties._units import largest, unit_rows
@@ -38,11 +38,7 @@ def outside_of_span(jacobian: Any, direction: Any) -> float:
     >>> mojd.properties.outside_of_span([[1.0, 0.0], [2.0, 0.0]], [3.0, 4.0])
     0.8
     """
-    J = as_array(jacobian, "jacobian")
-    check_jacobian_shape(J)
-    d = as_array(direction, "direction")
-    check_rows(d, int(J.shape[-1]), "direction", "one number per parameter")
-    rows, values = to_float64(J), to_float64(d)
+    rows, values = with_direction(jacobian, direction)
     _, spread, basis = np.linalg.svd(unit_rows(rows)[0])
     span = basis[: int((spread > 1e-12).sum())]
     outside = values - span.T @ (span @ values)
