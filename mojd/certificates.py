@@ -74,20 +74,24 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - part)) + (b - part)
 
 
-def accurate_slack(xp: Any, problem: Equilibrated) -> Array:
-    """Return s = Gx + q with an error below DROPPED·K·max|x|, plus one final rounding."""
-    gramian = problem.gramian
-    largest = xp.max(xp.abs(problem.x), axis=-1, keepdims=True)
+def accurate_product(xp: Any, gramian: Array, x: Array, linear: Array) -> Array:
+    """Return Gx + q (B, R, K) for G with entries up to 4; error below DROPPED·K·max|x|, then one rounding."""
+    largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     size = 2 * power_of_two(xp, largest)
     matrix = _slices(gramian, 4.0)
-    vector = _slices(problem.x, size)
-    total, error = problem.linear, xp.zeros_like(problem.linear)
+    vector = _slices(x, size)
+    total, error = linear, xp.zeros_like(linear)
     for order in range(5):
         for i in range(3):
             if 0 <= order - i < 3:
                 total, rounding = two_sum(total, vector[i] @ matrix[order - i])
                 error = error + rounding
     return total + error
+
+
+def accurate_slack(xp: Any, problem: Equilibrated) -> Array:
+    """Return s = Gx + q by :func:`accurate_product`."""
+    return accurate_product(xp, problem.gramian, problem.x, problem.linear)
 
 
 def kkt_residual(xp: Any, problem: Equilibrated, slack: Array) -> Array:

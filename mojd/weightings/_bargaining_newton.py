@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mojd._arrays import Array, FloatArray
-from mojd.certificates import Equilibrated, accurate_slack
+from mojd.certificates import accurate_product
 from mojd.errors import SolverError
 from mojd.weightings._double_double import solve_shifted
 
@@ -63,8 +63,7 @@ class Bargain(NamedTuple):
 def _product(xp: Any, matrix: Array, y: Array) -> Array:
     """Return Ay with about 80 bits, rounded once."""
     row = y[:, None, :]
-    empty = xp.zeros_like(row)
-    return accurate_slack(xp, Equilibrated(matrix, empty, row, y, empty))[:, 0, :]
+    return accurate_product(xp, matrix, row, xp.zeros_like(row))[:, 0, :]
 
 
 def ratios(xp: Any, problem: Bargain, y: Array, power: float) -> tuple[Array, Array]:

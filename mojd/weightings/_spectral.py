@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mojd._arrays import Array, Precision, precision_of
-from mojd.certificates import Equilibrated, accurate_slack, power_of_two
+from mojd.certificates import accurate_product, power_of_two
 from mojd.weightings._shared import View
 
 # Steps of iterative refinement.
@@ -119,6 +119,5 @@ def _apply(xp: Any, units: UnitGramian, rows: Array) -> Array:
     scaled = units.gramian / powers[..., :, None] / powers[..., None, :]
     matrices = xp.reshape(scaled, (-1, size, size))
     vectors = xp.reshape(rows * factors, (-1, count, size))
-    unused = xp.zeros_like(vectors)
-    products = accurate_slack(xp, Equilibrated(matrices, unused, vectors, vectors[:, 0, :], unused[..., 0]))
+    products = accurate_product(xp, matrices, vectors, xp.zeros_like(vectors))
     return xp.reshape(products, rows.shape) * factors
