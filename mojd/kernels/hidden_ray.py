@@ -23,11 +23,7 @@ NULL = 1e-12
 @inner
 def is_solution(A, q, dense, s):
     """Whether x, in its full length, satisfies the KKT conditions at least roughly; modifies s."""
-    K, total = A.shape[0], 0.0
-    for j in range(K):
-        total += dense[j]
-    if total < LARGE:
-        return True
+    K = A.shape[0]
     accurate_slack(A.reshape(A.size), q, dense, s, K)
     worst = 0.0
     for j in range(K):
@@ -44,18 +40,23 @@ def hidden_ray(G, A, scale, q, x, magnitude, floats, integers, tolerance, tiny):
     if there is a ray at all. `A` and `scale` are those of :func:`equilibrate`, or what became of them, and
     modified; so are `floats` and `integers`, as by :func:`solve_equilibrated`.
     """
-    K, padded, z, s, dense = A.shape[0], q, floats[0], floats[7], floats[8]
+    K, z, s, dense = A.shape[0], floats[0], floats[7], floats[8]
     passive = integers[0]
     dense[:] = 0.0
+    total = 0.0
     for j in range(K):
         dense[j] = x[j] / (scale[j] * magnitude)
+        total += dense[j]
+    # Nearly every solution ends here.
+    if total < LARGE:
+        return 0
     equilibrate(G, A, scale, tolerance, tiny)
-    if is_solution(A, padded, dense, s):
+    if is_solution(A, q, dense, s):
         return 0
     for i in range(K):
         for j in range(K):
             A[i, j] += q[i] * q[j]
-    _, m, _ = solve_equilibrated(A, padded, floats, integers, True, rank_noise(tolerance))
+    _, m, _ = solve_equilibrated(A, q, floats, integers, True, rank_noise(tolerance))
     equilibrate(G, A, scale, tolerance, tiny)
     dense[:] = 0.0
     total, slope, size = 0.0, 0.0, NOISE
@@ -67,7 +68,7 @@ def hidden_ray(G, A, scale, q, x, magnitude, floats, integers, tolerance, tiny):
         z[i] /= total
         dense[passive[i]] = z[i]
         slope += q[passive[i]] * z[i]
-    accurate_slack(A.reshape(A.size), padded, dense, s, K)
+    accurate_slack(A.reshape(A.size), q, dense, s, K)
     for j in range(K):
         size = abs(s[j] - q[j]) if abs(s[j] - q[j]) > size else size
     return m if size <= NULL and -slope > RAY * size else 0
