@@ -7,6 +7,7 @@ almost no cost; if one of them refuses, the functions here find out what is wron
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,15 @@ def number(value: Any, name: str, meaning: str) -> float:
     except (TypeError, ValueError):
         pass
     raise InvalidTypeError(f"{name} must be a number, got {type(value).__name__}; {meaning}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that resembles one most, for the end of a sentence; or nothing."""
+    # Only for errors, so not while mojd is imported.
+    import difflib
+
+    similar = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
 def check_seed(seed: Any) -> None:

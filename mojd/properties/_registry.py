@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mojd._checks import did_you_mean
 from mojd.errors import InvalidInputError
 from mojd.properties._subject import Subject
 
@@ -90,7 +90,5 @@ def get_property(name: str) -> Property:
     spelt = name.replace("-", "_").replace(" ", "_")
     if spelt in _PROPERTIES:
         return _PROPERTIES[spelt]
-    similar = difflib.get_close_matches(spelt, _PROPERTIES, 1)
-    hint = f"; did you mean {similar[0]!r}?" if similar else ""
-    known = ", ".join(_PROPERTIES)
+    hint, known = did_you_mean(spelt, _PROPERTIES), ", ".join(_PROPERTIES)
     raise InvalidInputError(f"property {name!r} is not known{hint}; choose from: {known}")

@@ -22,6 +22,8 @@ Library = Literal["numpy", "torch"]
 
 # Weights that cancel to less than this part of their sum are not granted the rounding errors of that sum.
 CANCELLATION = 1e6
+# d counts as 0 below this part of the sum of its terms.
+_STOPPED = 1e-13
 
 
 class NotFiniteError(Exception):
@@ -45,6 +47,16 @@ class Step(NamedTuple):
     weights: FloatArray | None
     direction: FloatArray
     size: float
+
+    @property
+    def length(self) -> float:
+        """‖d‖."""
+        return float(np.linalg.norm(self.direction))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether d counts as 0, beside the sum of its terms."""
+        return self.length <= _STOPPED * self.size
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from mojd._arrays import FloatArray
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.properties._signatures import EMPTY, options_of
 from mojd.properties._subject import Library, Subject, Takes, as_library, as_vector, seeded
 from mojd.weightings import LossWeighting, Method, Weighting, get_method, method_of
 
@@ -78,7 +78,8 @@ def subject(
     if not callable(method):
         raise InvalidTypeError(f"method must be a name or a function, got {type(method).__name__}")
     label = name or _name(method)
-    options = {option: value for option, value in _TRIAL.items() if option in _required(method)}
+    declared = options_of(method)
+    options = {option: value for option, value in _TRIAL.items() if declared.get(option) is EMPTY}
     kind = _tried(method, label, takes, options)
     if takes is not None:
         arguments["takes"] = takes
@@ -158,22 +159,9 @@ def _resolves(label: str, function: Any) -> bool:
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    try:
-        parameters = frozenset(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        # Some callables in C have no signature to read.
-        return frozenset()
     # What a partial has settled is not ours to set.
-    return parameters - set(function.keywords) if isinstance(function, functools.partial) else parameters
-
-
-def _required(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the parameters that have no default."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    settled = function.keywords if isinstance(function, functools.partial) else {}
+    return frozenset(options_of(function)) - set(settled)
 
 
 def _probe(size: int) -> FloatArray:

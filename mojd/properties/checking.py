@@ -8,13 +8,12 @@ from typing import Any
 
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.properties._inputs import one_jacobian
+from mojd.properties._ranges import Range, pair_of
 from mojd.properties._registry import Property, get_property, registered_properties
 from mojd.properties._search import EXAMPLES, find, measured
 from mojd.properties._subject import Takes
 from mojd.properties._trial import subject
 from mojd.properties.report import Report
-
-Range = int | tuple[int, int]
 
 
 def violation(
@@ -196,8 +195,8 @@ def choose(
 
 
 def _bounds(value: Range, name: str) -> tuple[int, int]:
-    bounds = (value, value) if isinstance(value, int) else value
-    if not isinstance(bounds, tuple) or len(bounds) != 2 or not all(isinstance(b, int) for b in bounds):
+    bounds = pair_of(value)
+    if bounds is None:
         raise InvalidInputError(f"{name} must be an integer or a pair (least, most), got {value!r}")
     if not 1 <= bounds[0] <= bounds[1]:
         raise InvalidInputError(f"{name} must be positive, the least first, got {value!r}")

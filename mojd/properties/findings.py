@@ -49,6 +49,11 @@ def _rounded(values: FloatArray) -> str:
     return " ".join(text.split())
 
 
+def _for_json(amount: float) -> float | str:
+    """Return a number, or its name if JSON has none for it."""
+    return amount if np.isfinite(amount) else str(amount)
+
+
 @dataclass(frozen=True)
 class Counterexample:
     """An example on which a property fails, as simple as one was found.
@@ -104,7 +109,7 @@ class Counterexample:
             "structure": self.structure,
             "seed": self.seed,
             "extras": lists,
-            "violation": self.violation if np.isfinite(self.violation) else str(self.violation),
+            "violation": _for_json(self.violation),
             "weights": None if self.weights is None else self.weights.tolist(),
             "direction": None if self.direction is None else self.direction.tolist(),
             "error": self.error,
@@ -221,7 +226,7 @@ class Finding:
             "property": self.property_name,
             "holds": self.holds,
             "published": self.published,
-            "violation": self.violation if np.isfinite(self.violation) else str(self.violation),
+            "violation": _for_json(self.violation),
             "tolerance": self.tolerance,
             "examples": self.examples,
             "structures": dict(self.structures),

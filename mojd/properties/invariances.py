@@ -37,10 +37,9 @@ def row_scale_error(subject: Subject, jacobian: FloatArray, seed: int, c: FloatA
     units = []
     for rows in (c[:, None] * jacobian, jacobian):
         step = subject.step(rows, seed=seed)
-        norm = float(np.linalg.norm(step.direction))
         # What rounding leaves of d = 0 has no direction.
-        vanishes = norm <= 1e-9 * step.size
-        units.append(np.zeros_like(step.direction) if vanishes else step.direction / norm)
+        vanishes = step.length <= 1e-9 * step.size
+        units.append(np.zeros_like(step.direction) if vanishes else step.direction / step.length)
     return float(np.linalg.norm(units[0] - units[1]))
 
 

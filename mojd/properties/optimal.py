@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mojd._arrays import FloatArray
 from mojd.gramian import gramian
 from mojd.properties._registry import Property, register
+from mojd.properties._signatures import EMPTY, options_of
 from mojd.properties._subject import Subject
-
-
-def _defaults(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the defaults of a function, those that a partial has set among them."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        # Some callables in C have no signature to read.
-        return {}
-    return {item.name: item.default for item in parameters if item.default is not inspect.Parameter.empty}
 
 
 def optimality_residual(subject: Subject, jacobian: FloatArray, seed: int, **options: Any) -> float:
@@ -27,8 +17,13 @@ def optimality_residual(subject: Subject, jacobian: FloatArray, seed: int, **opt
     assert subject.like is not None and subject.like.residual is not None
     weights = subject.step(jacobian, seed=seed, **options).weights
     assert weights is not None
-    known = inspect.signature(subject.like.residual).parameters
-    defaults = {name: value for name, value in _defaults(subject.function).items() if name in known}
+    known = options_of(subject.like.residual)
+    # The problem has the options of the function, those that a partial has set among them.
+    defaults = {
+        name: value
+        for name, value in options_of(subject.function).items()
+        if name in known and value is not EMPTY
+    }
     given = {**defaults, **subject.options, **options}
     return float(subject.like.residual(weights, gramian(jacobian), **given))
 
@@ -39,7 +34,7 @@ def _extras(subject: Subject, K: int) -> Mapping[str, Any]:
 
     assert subject.like is not None and subject.like.residual is not None
     varied = {"tau": taus(), "pref_vector": pref_vectors(K)}
-    known = subject.parameters & set(inspect.signature(subject.like.residual).parameters)
+    known = subject.parameters & set(options_of(subject.like.residual))
     return {name: strategy for name, strategy in varied.items() if name in known}
 
 

@@ -20,9 +20,6 @@ from mojd.properties.feasibility import is_feasible, missing_progress, no_dial
 from mojd.properties.stationarity import weak_stationarity
 from mojd.weightings import init_normaliser, normalise
 
-# d counts as 0 below this part of the sum of its terms.
-_STOPPED = 1e-13
-
 
 def _progress(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> float | None:
     if not is_feasible(jacobian, tau):
@@ -66,10 +63,9 @@ def _endpoint(subject: Subject, jacobian: FloatArray, seed: int, tau: float) -> 
     if not is_feasible(jacobian, tau):
         return None
     step = subject.step(jacobian, seed=seed, tau=tau)
-    norm = float(np.linalg.norm(step.direction))
     if not jacobian.any():
-        return norm
-    if norm > _STOPPED * step.size:
+        return step.length
+    if not step.is_stopped:
         return 0.0
     return 1.0 if tau > 0 else weak_stationarity(jacobian).distance
 

@@ -16,8 +16,6 @@ from mojd.weightings import mgda, project
 
 # Between what rounding leaves of 0 (1e-15) and the nearest to 0 that examples without rounding come (1e-6).
 _STATIONARY = 1e-11
-# d counts as 0 below this part of the sum of its terms.
-_STOPPED = 1e-13
 
 
 class Stationarity(NamedTuple):
@@ -124,13 +122,12 @@ def strong_stationarity(jacobian: Any) -> Stationarity:
 def _stops_exactly(subject: Subject, jacobian: FloatArray, seed: int, point: Stationarity) -> float:
     """Return what is left of d at a stationary point, or the distance to the next if d is 0 elsewhere."""
     step = subject.step(jacobian, seed=seed)
-    norm = float(np.linalg.norm(step.direction))
     if point.distance > _STATIONARY:
-        return point.distance if norm <= _STOPPED * step.size else 0.0
+        return point.distance if step.is_stopped else 0.0
     # A weight of 1e-33 beside one of 1 is rounding, also where the gradient that has the latter is 0.
     largest = 0.0 if step.weights is None else float(np.abs(step.weights).max())
     unit = max(step.size, largest * float(np.linalg.norm(jacobian, axis=-1).max()))
-    return norm / unit if unit > 0 else 0.0
+    return step.length / unit if unit > 0 else 0.0
 
 
 def _measure_strong(subject: Subject, jacobian: FloatArray, seed: int) -> float:

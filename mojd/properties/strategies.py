@@ -31,9 +31,8 @@ import numpy as np
 from mojd._arrays import FloatArray
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.properties._hypothesis import st
+from mojd.properties._ranges import Range, pair_of
 from mojd.properties._structures import BUILDERS, Draw, Shape
-
-Range = int | tuple[int, int]
 
 
 class Example(NamedTuple):
@@ -63,16 +62,13 @@ ADVERSARIAL: tuple[str, ...] = tuple(
 
 
 def _range(value: Range, name: str) -> tuple[int, int]:
-    bounds = (value, value) if isinstance(value, int) else value
-    if (
-        not isinstance(bounds, tuple)
-        or not all(isinstance(bound, int) for bound in bounds)
-        or len(bounds) != 2
-    ):
-        raise InvalidTypeError(f"{name} must be a positive integer or a pair (least, most), got {value!r}")
+    message = f"{name} must be a positive integer or a pair (least, most), got {value!r}"
+    bounds = pair_of(value)
+    if bounds is None:
+        raise InvalidTypeError(message)
     low, high = bounds
     if not 1 <= low <= high:
-        raise InvalidInputError(f"{name} must be a positive integer or a pair (least, most), got {value!r}")
+        raise InvalidInputError(message)
     return low, high
 
 

@@ -12,11 +12,12 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 from mojd.errors import InvalidInputError
+from mojd.properties._ranges import Range
 from mojd.properties._registry import Property
 from mojd.properties._search import EXAMPLES, find
 from mojd.properties._subject import Subject, Takes
 from mojd.properties._trial import subject
-from mojd.properties.checking import Range, choose
+from mojd.properties.checking import choose
 from mojd.properties.findings import Finding
 from mojd.properties.report import Report
 from mojd.weightings import LossWeighting, registered_methods

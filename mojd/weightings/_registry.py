@@ -7,12 +7,12 @@ gradients themselves. A :class:`LossWeighting` needs only the values of the loss
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from mojd._checks import did_you_mean
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.qp import NNQP
 
@@ -156,8 +156,7 @@ def get_method(name: str) -> Method:
         )
     if name not in _METHODS:
         known = sorted(_METHODS)
-        similar = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        hint = did_you_mean(name, known)
         raise InvalidInputError(f"method {name!r} is not known; choose one of: {', '.join(known)}{hint}")
     return _METHODS[name]
 
