@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import (
-    Array,
-    as_array,
-    device_float64,
-    is_array,
-    is_on_device,
-    namespace,
-    restore,
-    to_float64,
-)
+from mojd._arrays import Array, as_array, is_on_device, to_float64
 from mojd.errors import InvalidInputError
+from mojd.weightings._shared import beside, look, where_finite
 
 
 class LossView(NamedTuple):
@@ -34,15 +25,6 @@ class LossView(NamedTuple):
         """(..., K)."""
         return tuple(self.original.shape)
 
-    def beside(self, value: Any) -> Array:
-        """Return an array or number in float64, on the device of the losses."""
-        if self.xp is np:
-            return to_float64(value) if is_array(value) else np.asarray(value, dtype=np.float64)
-        if is_array(value) and is_on_device(value):
-            return device_float64(value)
-        host = to_float64(value) if is_array(value) else np.asarray(value, dtype=np.float64)
-        return self.xp.asarray(host, dtype=self.xp.float64, device=self.original.device)
-
 
 def view_losses(losses: Any, name: str = "losses") -> LossView:
     """Check the type and the shape of losses, and look at them in float64 without moving them."""
@@ -52,9 +34,7 @@ def view_losses(losses: Any, name: str = "losses") -> LossView:
         raise InvalidInputError(
             f"{name} must have shape (..., K) with K >= 1, one per objective; got {shape}"
         )
-    if is_on_device(original):
-        return LossView(original, device_float64(original), namespace(original))
-    return LossView(original, to_float64(original), np)
+    return LossView(original, *look(original))
 
 
 def check_losses(losses: LossView, nonfinite: str, name: str = "losses") -> None:
@@ -72,7 +52,7 @@ def loss_argument(value: Any, name: str, losses: LossView) -> Array:
         _checks.broadcast_batch(losses.shape[:-1], tuple(array.shape[:-1]), f"losses and {name}")
     if not is_on_device(array):
         _checks.check_finite(to_float64(array), name, "it must be finite")
-    return losses.beside(array)
+    return beside(array, losses)
 
 
 def by_losses(losses: Any, nonfinite: str, formula: Callable[[LossView], Array]) -> Array:
@@ -82,8 +62,4 @@ def by_losses(losses: Any, nonfinite: str, formula: Callable[[LossView], Array])
     """
     seen = view_losses(losses)
     check_losses(seen, nonfinite)
-    xp = seen.xp
-    finite = xp.all(xp.isfinite(seen.values), axis=-1, keepdims=True)
-    clean = xp.where(finite, seen.values, xp.ones_like(seen.values))
-    weights = formula(LossView(seen.original, clean, xp))
-    return restore(xp.where(finite, weights, xp.full_like(weights, math.nan)), seen.original)
+    return where_finite(seen, 1, 1.0, lambda clean: formula(LossView(seen.original, clean, seen.xp)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -77,13 +77,18 @@ class View(NamedTuple):
         return self.xp.full(shape, value, dtype=self.xp.float64, device=self.original.device)
 
 
+def look(original: Array) -> tuple[Array, Any]:
+    """Return an array in float64 without moving it, and the namespace of the result."""
+    if is_on_device(original):
+        return device_float64(original), namespace(original)
+    return to_float64(original), np
+
+
 def view(gramian: Any) -> View:
     """Check a Gramian's type and shape, and look at it in float64 without moving it."""
     original = as_array(gramian, "gramian")
     _checks.check_gramian_shape(original)
-    if is_on_device(original):
-        return View(original, device_float64(original), namespace(original))
-    return View(original, to_float64(original), np)
+    return View(original, *look(original))
 
 
 def vector(value: Any, name: str, size: int, gramian: View, meaning: str) -> Array:
@@ -96,8 +101,31 @@ def vector(value: Any, name: str, size: int, gramian: View, meaning: str) -> Arr
     return beside(array, gramian)
 
 
-def beside(value: Any, gramian: View) -> Array:
-    """Return an array or number in float64, on the Gramian's device."""
+def preference_of(pref_vector: Any, gramian: View) -> Array:
+    """Return preferences (..., K) in float64 beside the Gramian, 1/K each by default."""
+    if pref_vector is None:
+        return gramian.full((gramian.size,), 1.0 / gramian.size)
+    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
+
+
+class Seen(Protocol):
+    """What :func:`look` made of the caller's array, whatever that holds."""
+
+    @property
+    def original(self) -> Array:
+        """The array as it was given."""
+
+    @property
+    def values(self) -> Array:
+        """The array in float64."""
+
+    @property
+    def xp(self) -> Any:
+        """The namespace of the values."""
+
+
+def beside(value: Any, gramian: Seen) -> Array:
+    """Return an array or number in float64, on the device of the Gramian, or of what else is seen."""
     if gramian.xp is np:
         return to_float64(value)
     if is_array(value) and is_on_device(value):
@@ -159,11 +187,20 @@ def by_formula(gramian: Any, nonfinite: str, formula: Callable[[View], Array]) -
     """
     matrix = view(gramian)
     check_values(matrix, nonfinite)
-    xp, values = matrix.xp, matrix.values
-    finite = xp.all(xp.isfinite(values), axis=(-2, -1))
-    clean = xp.where(finite[..., None, None], values, xp.zeros_like(values))
-    weights = formula(View(matrix.original, clean, xp))
-    return finish(xp.where(finite[..., None], weights, xp.full_like(weights, math.nan)), matrix)
+    return where_finite(matrix, 2, 0.0, lambda clean: formula(View(matrix.original, clean, matrix.xp)))
+
+
+def where_finite(seen: Seen, axes: int, instead: float, formula: Callable[[Array], Array]) -> Array:
+    """Compute rows (..., M) from the values of problems, each of which has that many axes.
+
+    `formula` sees `instead` where a problem holds NaN or infinity, and its row is NaN afterwards. The result
+    has the namespace, dtype and device of the caller's array.
+    """
+    xp, values = seen.xp, seen.values
+    finite = xp.all(xp.isfinite(values), axis=tuple(range(-axes, 0)))
+    clean = xp.where(finite[(..., *(None,) * axes)], values, xp.full_like(values, instead))
+    rows = formula(clean)
+    return restore(xp.where(finite[..., None], rows, xp.full_like(rows, math.nan)), seen.original)
 
 
 def finish(weights: Array, gramian: View) -> Array:

@@ -10,7 +10,7 @@ from mojd._arrays import Array, precision_of
 from mojd.certificates import power_of_two
 from mojd.errors import InvalidInputError
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, by_formula, vector
+from mojd.weightings._shared import View, beside, by_formula, preference_of
 from mojd.weightings._spectral import relative_tolerance, symmetric
 
 SCALE_MODES = ("min", "median", "rmse")
@@ -80,10 +80,7 @@ def aligned_mtl(
 def _weights(matrix: View, pref_vector: Any, scale_mode: str) -> Array:
     xp, size = matrix.xp, matrix.size
     diagonal = xp.linalg.diagonal(matrix.values)
-    preference = xp.full_like(diagonal, 1.0 / size)
-    if pref_vector is not None:
-        given = vector(pref_vector, "pref_vector", size, matrix, "one preference per objective")
-        preference = given + xp.zeros_like(diagonal)
+    preference = preference_of(pref_vector, matrix) + xp.zeros_like(diagonal)
     unit = power_of_two(xp, xp.max(diagonal, axis=-1))
     values, vectors = xp.linalg.eigh(symmetric(xp, matrix.values / unit[..., None, None]))
     tolerance = relative_tolerance(size, precision_of(matrix.original))

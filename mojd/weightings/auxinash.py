@@ -12,13 +12,16 @@ from mojd._arrays import Array, FloatArray, as_array, is_on_device, to_float64
 from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
-from mojd.weightings._shared import View, beside, by_formula, check_values, finish, vector, view
-
-
-def _preference(pref_vector: Any, gramian: View) -> Array:
-    if pref_vector is None:
-        return gramian.full((gramian.size,), 1.0 / gramian.size)
-    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
+from mojd.weightings._shared import (
+    View,
+    beside,
+    by_formula,
+    check_values,
+    finish,
+    preference_of,
+    vector,
+    view,
+)
 
 
 def auxinash(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise") -> Array:
@@ -74,7 +77,7 @@ def auxinash(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise")
     """
 
     def formula(matrix: View) -> Array:
-        return bargain(matrix, _preference(pref_vector, matrix), 1.0)
+        return bargain(matrix, preference_of(pref_vector, matrix), 1.0)
 
     return by_formula(gramian, nonfinite, formula)
 
@@ -124,7 +127,7 @@ def auxinash_derivative(gramian: Any, weights: Any, pref_vector: Any = None) -> 
     """
     matrix = view(gramian)
     bargained = vector(weights, "weights", matrix.size, matrix, "one weight per objective")
-    return finish(_derivative(matrix, bargained, _preference(pref_vector, matrix)), matrix)
+    return finish(_derivative(matrix, bargained, preference_of(pref_vector, matrix)), matrix)
 
 
 def _derivative(matrix: View, weights: Array, preference: Array) -> Array:
@@ -231,7 +234,7 @@ def update_preferences(
         )
     check_values(matrix, nonfinite)
     xp = matrix.xp
-    preference = _preference(pref_vector, matrix)
+    preference = preference_of(pref_vector, matrix)
     bargained = _row(weights, "weights", "one weight per objective", matrix, nonfinite)
     gains = _row(products, "products", "one inner product per objective", matrix, nonfinite)
     finite = xp.all(xp.isfinite(bargained) & xp.isfinite(gains), axis=-1)
@@ -259,7 +262,7 @@ def _row(value: Any, name: str, meaning: str, gramian: View, nonfinite: str) -> 
 
 
 def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:
-    return residual(weights, gramian, _preference(pref_vector, View(gramian, gramian, np)), 1.0)
+    return residual(weights, gramian, preference_of(pref_vector, View(gramian, gramian, np)), 1.0)
 
 
 register(

@@ -12,6 +12,7 @@ from mojd._checks import broadcast_batch, check_rows, number
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.weightings._losses import LossView, by_losses, check_losses, loss_argument, view_losses
 from mojd.weightings._registry import LossWeighting, register
+from mojd.weightings._shared import beside
 
 
 class FamoState(NamedTuple):
@@ -225,7 +226,7 @@ def _check_state(state: Any) -> None:
 def _logits(state: FamoState, losses: LossView) -> Array:
     check_rows(state.logits, losses.shape[-1], "state.logits", "one entry per loss")
     broadcast_batch(losses.shape[:-1], tuple(state.logits.shape[:-1]), "losses and state.logits")
-    return losses.beside(state.logits) + losses.xp.zeros_like(losses.values)
+    return beside(state.logits, losses) + losses.xp.zeros_like(losses.values)
 
 
 def _distances(losses: LossView, minimum: Any, name: str) -> Array:

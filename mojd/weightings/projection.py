@@ -21,8 +21,8 @@ from mojd.weightings._shared import (
     like_plain,
     minimisers,
     plain_gramian,
+    preference_of,
     solved,
-    vector,
     view,
 )
 
@@ -171,20 +171,16 @@ def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     if pref_vector is None:
         sums = matrix.xp.sum(matrix.values, axis=-1)
         return NNQP(matrix.original, _without_noise(matrix, sums, abs(matrix.values)))
-    preference = _preference(pref_vector, matrix)
+    preference = preference_of(pref_vector, matrix)
     terms = preference[..., None, :] * matrix.values
     return NNQP(matrix.original, _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms)))
-
-
-def _preference(pref_vector: Any, gramian: View) -> Array:
-    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
 
 
 def dualproj_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:
     """Turn minimisers x (..., K) of :func:`dualproj_problem` into weights (..., K)."""
     if pref_vector is None:
         return (1.0 + x) / gramian.size
-    return _preference(pref_vector, gramian) + x
+    return preference_of(pref_vector, gramian) + x
 
 
 def dualproj(

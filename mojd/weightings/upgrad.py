@@ -22,8 +22,8 @@ from mojd.weightings._shared import (
     like_plain,
     minimisers,
     plain_gramian,
+    preference_of,
     solved,
-    vector,
     view,
 )
 
@@ -32,12 +32,6 @@ from mojd.weightings._shared import (
 def uniform(size: int) -> FloatArray:
     """Return the preference 1/K for all; not to be modified."""
     return np.full(size, 1.0 / size)
-
-
-def _preference(pref_vector: Any, gramian: View) -> Array:
-    if pref_vector is None:
-        return gramian.full((gramian.size,), 1.0 / gramian.size)
-    return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
 
 
 def upgrad_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
@@ -64,13 +58,13 @@ def upgrad_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     array([1.11111111, 0.78947368])
     """
     matrix = view(gramian)
-    preference = _preference(pref_vector, matrix)
+    preference = preference_of(pref_vector, matrix)
     return NNQP(matrix.original[..., None, :, :], preference[..., :, None] * matrix.values)
 
 
 def upgrad_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:
     """Turn minimisers x (..., K, K) of :func:`upgrad_problem` into weights (..., K)."""
-    return _preference(pref_vector, gramian) + gramian.xp.sum(x, axis=-2)
+    return preference_of(pref_vector, gramian) + gramian.xp.sum(x, axis=-2)
 
 
 def upgrad(
@@ -146,7 +140,7 @@ def upgrad(
         check_values(matrix, nonfinite)
         solution = solved(upgrad_problem(matrix.original, pref_vector), solver, threads, nonfinite)
         return finish(upgrad_lift(solution.x_float64, matrix, pref_vector), matrix)
-    preference = _preference(pref_vector, matrix)
+    preference = preference_of(pref_vector, matrix)
     weights, status = fused.upgrad(matrix.values, preference, threads, precision_of(matrix.original))
     check_statuses(status, matrix, nonfinite)
     return finish(weights, matrix)
@@ -161,7 +155,7 @@ def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None)
     """
     matrix = View(gramian, gramian, np)
     solution = solve(upgrad_problem(gramian, pref_vector))
-    expected = _preference(pref_vector, matrix) + np.sum(minimisers(solution, matrix), axis=-2)
+    expected = preference_of(pref_vector, matrix) + np.sum(minimisers(solution, matrix), axis=-2)
     norms = lengths(gramian)
     size = np.maximum(np.abs(weights), np.abs(expected)) * norms
     trust = np.max(np.nan_to_num(solution.kkt_residual), axis=-1)
