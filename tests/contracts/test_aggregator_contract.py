@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ import pytest
 
 import mojd
 from mojd.weightings import Aggregator, registered_methods
+from tests.contracts.documentation import assert_it_says_what_it_is
 from tests.contracts.test_array_libraries import LIBRARIES, Library, Maker, double_precision
 from tests.reference.families import FAMILIES, Floats
 
@@ -64,26 +64,7 @@ class TestRegistration:
         assert method.is_stateful or getattr(mojd, method.name) is method.direction
 
     def test_it_says_what_it_is(self, method: Aggregator) -> None:
-        for text in (method.title, method.summary, method.source):
-            assert text
-            assert "\n" not in text
-        documentation = inspect.getdoc(getattr(mojd, method.name))
-        assert documentation is not None
-        for part in (
-            ".. math::",
-            "Parameters",
-            "Returns",
-            "Raises",
-            "Notes",
-            "References",
-            "Examples",
-            ">>>",
-        ):
-            assert part in documentation
-        claims = re.findall(
-            r"Properties: non-conflicting [✓✗], linear under scaling [✓✗], weighted [✓✗]\.", documentation
-        )
-        assert len(claims) == 1
+        assert_it_says_what_it_is(method, getattr(mojd, method.name))
 
     def test_it_takes_the_options_that_all_take(self, method: Aggregator) -> None:
         parameters = inspect.signature(method.direction).parameters

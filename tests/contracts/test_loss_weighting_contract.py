@@ -12,6 +12,7 @@ import pytest
 
 import mojd
 from mojd.weightings import LossWeighting, registered_methods
+from tests.contracts.documentation import assert_it_says_what_it_is
 from tests.contracts.test_array_libraries import LIBRARIES, Maker, double_precision
 
 WEIGHTINGS = tuple(method for method in registered_methods() if isinstance(method, LossWeighting))
@@ -55,13 +56,7 @@ class TestRegistration:
         assert weighting.is_stateful == (public is not weighting.weights)
 
     def test_it_says_what_it_is(self, weighting: LossWeighting) -> None:
-        for text in (weighting.title, weighting.summary, weighting.source):
-            assert text
-            assert "\n" not in text
-        documentation = inspect.getdoc(getattr(mojd, weighting.name))
-        assert documentation is not None
-        for part in (".. math::", "Parameters", "Returns", "Raises", "Properties: ", "References", ">>>"):
-            assert part in documentation
+        assert_it_says_what_it_is(weighting, getattr(mojd, weighting.name))
 
     def test_it_takes_the_option_that_all_take(self, weighting: LossWeighting) -> None:
         parameter = inspect.signature(weighting.weights).parameters["nonfinite"]

@@ -17,6 +17,7 @@ import pytest
 
 import mojd
 from mojd.weightings import QuadraticWeighting, Weighting, registered_weightings
+from tests.contracts.documentation import assert_it_says_what_it_is
 from tests.reference.bounds import stored_gramian
 from tests.reference.families import FAMILIES, Floats, symmetric_gramian
 
@@ -61,26 +62,7 @@ class TestRegistration:
         assert method.is_stateful or public(method) is method.weights
 
     def test_it_says_what_it_is(self, method: Weighting) -> None:
-        for text in (method.title, method.summary, method.source):
-            assert text
-            assert "\n" not in text
-        documentation = inspect.getdoc(public(method))
-        assert documentation is not None
-        for part in (
-            ".. math::",
-            "Parameters",
-            "Returns",
-            "Raises",
-            "Notes",
-            "References",
-            "Examples",
-            ">>>",
-        ):
-            assert part in documentation
-        claims = re.findall(
-            r"Properties: non-conflicting [✓✗], linear under scaling [✓✗], weighted [✓✗]\.", documentation
-        )
-        assert len(claims) == 1
+        assert_it_says_what_it_is(method, public(method))
 
     def test_every_option_is_documented(self, method: Weighting) -> None:
         documentation = inspect.getdoc(public(method)) or ""
