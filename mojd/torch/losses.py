@@ -1,0 +1,127 @@
+"""Training on a few losses: one gradient per loss, and a weighted sum of them in ``.grad``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mojd
+from mojd.errors import InvalidTypeError
+from mojd.torch._weighing import StatefulWeighting, checked, weigh
+from mojd.torch.info import StepInfo
+from mojd.torch.loss_gradients import LossGradients
+
+
+def backward(
+    losses: Sequence[Tensor] | Tensor,
+    params: Iterable[Any],
+    weighting: Callable[..., Any] | StatefulWeighting | str = mojd.upgrad,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    retain_graph: bool = False,
+) -> StepInfo:
+    r"""Differentiate several losses, weigh their gradients, and add the direction to ``.grad``.
+
+    .. math:: \texttt{.grad} \leftarrow \texttt{.grad} + d, \qquad d = \sum_k w_k\, g_k, \qquad w = \omega(J
+    J^\top)
+
+    It stands where ``loss.backward()`` does; any optimiser takes the step.
+
+    Parameters
+    ----------
+    losses : sequence of scalar tensors, or tensor of shape (K,)
+        In the order of the weights: for PCD the primary first. They may share parameters or not, and be
+        constants, whose gradient is 0.
+    params : iterable of tensors, or of parameter groups
+        What is to be trained: shared and task-specific parameters alike. Those that require no gradient are
+        left out.
+    weighting : callable, str or object with a state, default mojd.upgrad
+        From Gramians (K, K) to weights (K,): a function of mojd, a partial of one, as in
+        ``functools.partial(mojd.pcd, tau=0.1)``, the name of one, a Weighting of TorchJD or a function of
+        yours.
+    scaler : torch.amp.GradScaler, optional
+        Losses are multiplied by its scale on the way back; pass them unscaled. The weighting sees the Gramian
+        without the scale, ``.grad`` is left scaled: ``scaler.step(optimizer)`` and ``scaler.update()``
+        follow.
+    retain_graph : bool, default False
+        Whether the graph of the losses is kept for another backward pass.
+
+    Returns
+    -------
+    StepInfo
+        The Gramian, the weights, and what can be told of them, computed when it is read.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        If losses, parameters or the weighting are not what they should be; each message says what to pass.
+
+    Notes
+    -----
+    NaN or infinity in any gradient makes all weights NaN, and so all of what is written, for a scaler to skip
+    the step; nothing is raised. Parameters that no loss reaches keep their ``.grad``. Cost: K backward
+    passes; reading each gradient twice; K² numbers. Memory: K gradients at a time. What runs when autograd
+    accumulates into ``.grad`` (DistributedDataParallel, post-accumulate-grad hooks) does not run.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch, mojd, mojd.torch
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.randn(16, 8)
+    >>> trunk, heads = torch.nn.Linear(8, 4), [torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)]
+    >>> params = [p for module in (trunk, *heads) for p in module.parameters()]
+    >>> optimizer = torch.optim.SGD(params, lr=0.1)
+    >>> for step in range(3):
+    ...     features = trunk(x).relu()
+    ...     losses = [(heads[0](features) - 1).square().mean(), (heads[1](features) + 1).square().mean()]
+    ...     optimizer.zero_grad()
+    ...     info = mojd.torch.backward(losses, params, mojd.upgrad)
+    ...     optimizer.step()
+    >>> bool((info.cosines > 0).all())  # the direction opposes neither loss
+    True
+    """
+    weighting = checked(weighting)
+    held = LossGradients(params)
+    held.add(losses, scale=scale_of(scaler, held.params[0].device), retain_graph=retain_graph)
+    return apply(held, weighting)
+
+
+def apply(held: LossGradients, weighting: Any, info: Callable[..., StepInfo] = StepInfo) -> StepInfo:
+    """Weigh the gradients that are held, write the direction and let go of them.
+
+    Parameters
+    ----------
+    held : LossGradients
+    weighting : callable or StatefulWeighting
+        From :func:`mojd.torch._weighing.checked`.
+    info : callable
+        Makes the diagnostics from the Gramian, the weights and the function between them.
+    """
+    gramian = held.gramian()
+    weighed = weigh(weighting, gramian)
+    held.write(weighed.weights)
+    return info(gramian, weighed.weights, weighed.function)
+
+
+def scale_of(scaler: Any, device: torch.device) -> Tensor | None:
+    """Return the scale of a scaler as a tensor, without waiting for a device; None if there is none."""
+    if scaler is None:
+        return None
+    if not isinstance(scaler, torch.amp.GradScaler):
+        raise InvalidTypeError(
+            f"scaler must be a torch.amp.GradScaler, got {type(scaler).__name__}; without loss scaling, "
+            "leave it out"
+        )
+    if not scaler.is_enabled():
+        return None
+    # The public way to its scale; it also counts as the call of scale() that step() insists on.
+    scale = scaler.scale(torch.ones((), device=device))
+    assert isinstance(scale, Tensor)
+    return scale

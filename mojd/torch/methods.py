@@ -1,0 +1,289 @@
+"""Methods as objects that know the parameters: ``upgrad = UPGrad(params); upgrad.backward(losses)``.
+
+There is a class for every registered method that weighs Gramians. Those of methods without a state are
+made from the registry: a new method needs one line here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+import mojd
+from mojd.torch._inputs import parameters_of
+from mojd.torch._seeded import SeededWeighting
+from mojd.torch._weighing import StatefulWeighting, check_options, checked
+from mojd.torch.info import StepInfo
+from mojd.torch.loss_gradients import LossGradients
+from mojd.torch.losses import apply, scale_of
+from mojd.weightings import get_method
+
+
+class GradientMethod:
+    """Turn several losses into one direction in ``.grad``, by a weighting.
+
+    Parameters
+    ----------
+    params : iterable of tensors, or of parameter groups
+        What is to be trained. Which of them require a gradient is looked up in every step.
+    weighting : callable, str or object with a state
+        As for :func:`mojd.torch.backward`.
+
+    Attributes
+    ----------
+    params : tuple of tensors
+    weighting : callable
+        From Gramians (K, K) to weights (K,). With a state, if the method has one.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        If `params` or `weighting` is not what it should be.
+
+    Examples
+    --------
+    Two micro-batches, whose gradients add up per loss before anything is solved:
+
+    >>> import torch, mojd, mojd.torch
+    >>> p = torch.zeros(2, requires_grad=True)
+    >>> method = mojd.torch.GradientMethod([p], mojd.dualproj)
+    >>> method.accumulate([p[0], -p[0] + p[1]])
+    >>> info = method.backward([p[0], -p[0] + p[1]])
+    >>> p.grad
+    tensor([0., 1.])
+    """
+
+    _info: Callable[..., StepInfo] = StepInfo
+
+    def __init__(
+        self, params: Iterable[Any], weighting: Callable[..., Any] | StatefulWeighting | str
+    ) -> None:
+        self.params = parameters_of(params)
+        self.weighting = checked(weighting)
+        self._held: LossGradients | None = None
+
+    def backward(
+        self,
+        losses: Sequence[Tensor] | Tensor,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        retain_graph: bool = False,
+    ) -> StepInfo:
+        """Differentiate the losses, weigh what has been accumulated, and add the direction to ``.grad``.
+
+        Parameters
+        ----------
+        losses, scaler, retain_graph
+            As for :func:`mojd.torch.backward`.
+
+        Returns
+        -------
+        StepInfo
+
+        Raises
+        ------
+        InvalidTypeError, InvalidInputError
+            As :func:`mojd.torch.backward`. What has been accumulated is lost then.
+        """
+        try:
+            self.accumulate(losses, scaler=scaler, retain_graph=retain_graph)
+            assert self._held is not None
+            return apply(self._held, self.weighting, self._info)
+        finally:
+            self._held = None
+
+    def accumulate(
+        self,
+        losses: Sequence[Tensor] | Tensor,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        retain_graph: bool = False,
+    ) -> None:
+        """Differentiate the losses of a micro-batch, and keep their gradients for :meth:`backward`.
+
+        Gradients of each loss add up, so that losses which are means over micro-batches are to be divided by
+        their number. Call ``scaler.update()`` after the step only. Cost: K backward passes, and memory for K
+        gradients until the step.
+
+        Parameters
+        ----------
+        losses, scaler, retain_graph
+            As for :func:`mojd.torch.backward`. Every micro-batch has the same K losses.
+        """
+        held = self._holder()
+        held.add(losses, scale=scale_of(scaler, held.params[0].device), retain_graph=retain_graph)
+        self._held = held
+
+    def apply_gradients(
+        self,
+        grads: Sequence[Sequence[Tensor | None]],
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> StepInfo:
+        """Weigh gradients that were computed elsewhere, and add the direction to ``.grad``.
+
+        Parameters
+        ----------
+        grads : sequence of sequences of tensors or None
+            ``grads[k][i]`` is the gradient of loss k with respect to the i-th parameter that requires one.
+            They are not written to.
+        scaler : torch.amp.GradScaler, optional
+            By whose scale they have been multiplied.
+
+        Returns
+        -------
+        StepInfo
+
+        Raises
+        ------
+        InvalidTypeError, InvalidInputError
+            If a number, a shape, a dtype or a device does not fit.
+        """
+        try:
+            held = self._holder()
+            held.add_gradients(grads, scale=scale_of(scaler, held.params[0].device))
+            return apply(held, self.weighting, self._info)
+        finally:
+            self._held = None
+
+    def _holder(self) -> LossGradients:
+        return LossGradients(self.params) if self._held is None else self._held
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the weighting, {} if it has none. Accumulated gradients are no part of it."""
+        return self.weighting.state_dict() if _has_state(self.weighting) else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, bit for bit.
+
+        Parameters
+        ----------
+        state : dict
+            From :meth:`state_dict` of the same method.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is the state of something else.
+        """
+        if _has_state(self.weighting):
+            self.weighting.load_state_dict(state)
+        elif state:
+            raise mojd.InvalidInputError(
+                f"{type(self).__name__} has no state, got one with {', '.join(map(repr, state))}: it is "
+                "that of "
+                "another method"
+            )
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the state of the weighting to a device, where the Gramians will be; it moves by itself too."""
+        if hasattr(self.weighting, "to"):
+            self.weighting.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        """Show the weighting and the number of parameters."""
+        entries = sum(tensor.numel() for tensor in self.params)
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        return f"{type(self).__name__}({options or _shown(self.weighting)}; {entries:,} parameters)"
+
+    def _options(self) -> dict[str, Any]:
+        if isinstance(self.weighting, partial):
+            return {name: value for name, value in self.weighting.keywords.items() if name != "nonfinite"}
+        return {}
+
+
+def _has_state(weighting: Any) -> bool:
+    """Whether a weighting has what makes a state, mojd's or not: a Weighting of TorchJD has too."""
+    return hasattr(weighting, "state_dict") and hasattr(weighting, "load_state_dict")
+
+
+def _shown(weighting: Any) -> str:
+    while isinstance(weighting, partial):
+        weighting = weighting.func
+    return str(getattr(weighting, "__name__", repr(weighting)))
+
+
+class RegisteredMethod(GradientMethod):
+    """Follow a function of mojd that has no state: see :func:`front_end`, which makes its classes.
+
+    Parameters
+    ----------
+    params : iterable of tensors, or of parameter groups
+        What is to be trained.
+    *args, **options
+        The options of the function.
+    """
+
+    _name: str
+
+    def __init__(self, params: Iterable[Any], *args: Any, **options: Any) -> None:
+        function = getattr(mojd, self._name)
+        found = check_options(function, args, options)
+        stochastic = get_method(self._name).is_stochastic
+        super().__init__(
+            params, SeededWeighting(function, **found) if stochastic else partial(function, **found)
+        )
+
+
+def front_end(name: str) -> type[RegisteredMethod]:
+    """Make the class of a method that weighs Gramians: its options are those of the function.
+
+    Parameters
+    ----------
+    name : str
+        Of a registered method without a state, such as 'cagrad'.
+
+    Returns
+    -------
+    type
+        Constructed from the parameters and the method's options. Stochastic methods draw anew in every step,
+        and their generator is their state.
+    """
+    method = get_method(name)
+    function = getattr(mojd, name)
+    accepted = list(inspect.signature(function).parameters.values())[1:]
+    first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    doc = f"""Follow {method.title}: {method.summary}.
+
+    Parameters
+    ----------
+    params : iterable of tensors, or of parameter groups
+        What is to be trained.
+    *args, **options
+        The options of :func:`mojd.{name}`, in its order or by name.
+
+    References
+    ----------
+    {method.source}; formulas and properties: :func:`mojd.{name}`.
+    """
+    attributes = {
+        "_name": name,
+        "__doc__": doc,
+        "__module__": __name__,
+        "__signature__": inspect.Signature([first, *accepted]),
+    }
+    return type(method.title.replace("-", ""), (RegisteredMethod,), attributes)
+
+
+AlignedMTL = front_end("aligned_mtl")
+AuxiNash = front_end("auxinash")
+CAGrad = front_end("cagrad")
+ConFIG = front_end("config")
+Constant = front_end("constant")
+DualProj = front_end("dualproj")
+FairGrad = front_end("fairgrad")
+IMTLG = front_end("imtl_g")
+Krum = front_end("krum")
+MGDA = front_end("mgda")
+Mean = front_end("mean")
+NashMTL = front_end("nash_mtl")
+PCGrad = front_end("pcgrad")
+RGW = front_end("rgw")
+Sum = front_end("sum")
+UPGrad = front_end("upgrad")
