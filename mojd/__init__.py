@@ -14,6 +14,7 @@ from mojd.errors import (
     MissingDependencyError,
     MojdError,
     NonFiniteError,
+    NotDifferentiableError,
     SolverError,
 )
 from mojd.gramian import gramian
@@ -79,6 +80,7 @@ __all__ = [
     "MojdError",
     "NonFiniteError",
     "NormaliserState",
+    "NotDifferentiableError",
     "Solution",
     "SolverError",
     "Status",

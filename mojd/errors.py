@@ -27,3 +27,7 @@ class MissingDependencyError(MojdError, ImportError):
 
 class SolverError(MojdError, RuntimeError):
     """A solver stopped before it reached a solution."""
+
+
+class NotDifferentiableError(MojdError, NotImplementedError):
+    """A derivative is asked for that is not implemented."""

@@ -1,5 +1,7 @@
 """The PyTorch adapter: several losses, one direction in ``.grad``."""
 
+from typing import TYPE_CHECKING, Any
+
 from mojd.errors import MissingDependencyError
 
 try:
@@ -9,6 +11,7 @@ except ModuleNotFoundError as error:
         "mojd.torch needs PyTorch, which is not installed: pip install 'mojd[torch]'"
     ) from error
 
+from mojd.torch.examples import Engine, PerExampleGradients
 from mojd.torch.gradvac import GradVac
 from mojd.torch.info import StepInfo
 from mojd.torch.loss_gradients import LossGradients
@@ -33,6 +36,17 @@ from mojd.torch.methods import (
     UPGrad,
 )
 from mojd.torch.pcd import PCD, PCDInfo, PCDWeighting
+from mojd.torch.registered import weighting
+from mojd.torch.weightings import (
+    dualproj,
+    mgda,
+    pcd,
+    project,
+    upgrad,
+)
+
+if TYPE_CHECKING:
+    from mojd.torch.torchjd import MojdProjector
 
 __all__ = [
     "IMTLG",
@@ -45,18 +59,41 @@ __all__ = [
     "ConFIG",
     "Constant",
     "DualProj",
+    "Engine",
     "FairGrad",
     "GradVac",
     "GradientMethod",
     "Krum",
     "LossGradients",
     "Mean",
+    "MojdProjector",
     "NashMTL",
     "PCDInfo",
     "PCDWeighting",
     "PCGrad",
+    "PerExampleGradients",
     "StepInfo",
     "Sum",
     "UPGrad",
     "backward",
+    "dualproj",
+    "mgda",
+    "pcd",
+    "project",
+    "upgrad",
+    "weighting",
 ]
+
+
+def __dir__() -> list[str]:
+    """List the names that are loaded on first use too."""
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> Any:
+    """Load the plug-in for TorchJD on first use: the rest needs no TorchJD."""
+    if name == "MojdProjector":
+        from mojd.torch.torchjd import MojdProjector
+
+        return MojdProjector
+    raise AttributeError(f"module 'mojd.torch' has no attribute {name!r}")

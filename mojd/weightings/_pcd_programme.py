@@ -15,7 +15,7 @@ from mojd.weightings._optimality import lengths, ray_residual, relative_maximum,
 from mojd.weightings._shared import View, beside, solved, vector
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
-_VANISHING = 64 * 2.0**-53
+VANISHING = 64 * 2.0**-53
 
 
 def tau_of(tau: Any, gramian: View) -> Array:
@@ -55,7 +55,7 @@ def rescaled(weights: Array, gramian: View, wanted: bool) -> Array:
     diagonal = xp.linalg.diagonal(gramian.values)
     size = xp.sum(weights * xp.sqrt(diagonal), axis=-1, keepdims=True)
     primary = diagonal[..., :1]
-    vanishes = (square <= _VANISHING * size * size) | (primary == 0.0)
+    vanishes = (square <= VANISHING * size * size) | (primary == 0.0)
     factor = xp.sqrt(primary) / xp.sqrt(xp.where(vanishes, xp.ones_like(square), square))
     return xp.where(vanishes, xp.zeros_like(weights), factor * weights)
 
