@@ -1,0 +1,357 @@
+"""The engine of instance-wise risk minimisation: per-example gradients from the autograd graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mojd
+from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.torch._shards import is_dtensor
+from mojd.torch._weighing import StatefulWeighting, checked
+from mojd.torch.examples.chunks import Chunks
+from mojd.torch.examples.derivation import through
+from mojd.torch.examples.factors import Dense, Factor, added, settled
+from mojd.torch.examples.gradients import Gradients, JointGradients, PerExampleGradients
+from mojd.torch.examples.graph import Edge, Graph
+from mojd.torch.examples.plan import Plans
+from mojd.torch.examples.ranks import GradientsOverRanks
+from mojd.torch.examples.reading import read
+from mojd.torch.info import StepInfo
+from mojd.torch.losses import apply
+
+Weighting = Callable[..., Any] | StatefulWeighting | str
+
+
+class Engine:
+    r"""Compute Gramians of per-example losses, and their weighted gradients, without forming the Jacobian.
+
+    .. math:: G_{ij} = \sum_{\text{layers}} \langle \nabla \ell_i, \nabla \ell_j \rangle, \qquad
+              d = \sum_i w_i \nabla \ell_i, \qquad w = \omega(G)
+
+    One backward pass gives the gradients at the outputs of all layers, for all examples at once. Together with
+    the layers' inputs, which autograd has saved, they determine every gradient of every parameter: for a linear
+    layer with inputs A and output gradients B, the Gramian is :math:`(AA^\top) \circ (BB^\top)` and the
+    direction :math:`B^\top \operatorname{diag}(w) A`.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Whose trainable parameters count. It is neither changed nor wrapped: the engine reads the autograd graph of
+        the losses, so that tied weights, modules used twice and parameters used in any operation are all exact.
+    process_group : torch.distributed.ProcessGroup, optional
+        Ranks that hold replicas of the module and other examples each. Gramians and directions are then those of
+        the examples of all ranks, in the order of the ranks.
+    probe : {'new', 'always'}
+        When to find out where the examples are in each tensor, and that none depends on another: for every new
+        structure of the graph and new shapes, or in every step, which costs one more backward pass.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        If `module` is no module, has parameters that are sharded, or `probe` is neither.
+
+    Notes
+    -----
+    Operations with a rule of their own: products of matrices (linear layers, attention's projections), convolutions,
+    embeddings, layer, group, RMS and instance normalisation, batch normalisation in evaluation mode, and sums and
+    products with parameters. For any other operation its backward formula is called for one example at a time, by
+    vmap, which takes K times the work of that operation. Losses of the ranks of examples must be independent: what
+    mixes examples is refused.
+
+    Cost: the backward pass without the gradients of weights; per layer the cheaper of products of factors, K²·T²·(in
+    + out), and per-example gradients, K·T·in·out + K²·in·out, for T positions; one product for the direction.
+
+    References
+    ----------
+    Jacobian descent, arXiv 2406.16232, Section 6; per-example gradients from factors: Goodfellow, arXiv 1510.01799.
+
+    Examples
+    --------
+    >>> import torch, mojd, mojd.torch
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> engine = mojd.torch.Engine(model)
+    >>> for step in range(3):
+    ...     x, y = torch.randn(16, 5), torch.randint(3, (16,))
+    ...     losses = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
+    ...     optimizer.zero_grad()
+    ...     info = engine.backward(losses, mojd.upgrad)
+    ...     optimizer.step()
+    >>> info.weights.shape
+    torch.Size([16])
+    """
+
+    def __init__(self, module: nn.Module, *, process_group: Any = None, probe: str = "new") -> None:
+        if not isinstance(module, nn.Module):
+            raise InvalidTypeError(
+                f"module must be a torch.nn.Module, got {type(module).__name__}; for parameters alone, use "
+                "mojd.torch.backward"
+            )
+        if probe not in ("new", "always"):
+            raise InvalidInputError(f"probe must be 'new' or 'always', got {probe!r}")
+        self.module = module
+        self.process_group = process_group
+        self.probe = probe
+        self._plans = Plans(keep=probe == "new")
+        self._held: list[PerExampleGradients] = []
+
+    def backward(
+        self, losses: Tensor | None = None, weighting: Weighting = mojd.upgrad, *, retain_graph: bool = False
+    ) -> StepInfo:
+        """Weigh the gradients of all losses, and add the direction to ``.grad``.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (K,) or (K, tasks)
+            One loss per example, or several; loss (k, m) is number k·tasks + m of the weights. May be left out
+            if :meth:`add` was called.
+        weighting : callable, str or object with a state, default mojd.upgrad
+            From Gramians to weights, as for :func:`mojd.torch.backward`.
+        retain_graph : bool, default False
+            Whether the graph of the losses is kept for another backward pass.
+
+        Returns
+        -------
+        StepInfo
+            The Gramian, the weights, and what can be told of them, computed when it is read.
+
+        Raises
+        ------
+        InvalidInputError, InvalidTypeError
+            As for :meth:`gradients`; or if there are no losses, or the weighting is none.
+
+        Notes
+        -----
+        NaN or infinity in any gradient makes all weights NaN, and so all of what is written.
+        """
+        weighting = checked(weighting)
+        if losses is not None:
+            self.add(losses, retain_graph=retain_graph)
+        if not self._held:
+            raise InvalidInputError("there are no losses: pass losses, or call add(losses) before")
+        held, self._held = self._held, []
+        return self._apply(held[0] if len(held) == 1 else JointGradients(held), weighting)
+
+    def add(self, losses: Tensor, *, retain_graph: bool = False) -> None:
+        """Hold the gradients of the losses of a micro-batch, for the next :meth:`backward`.
+
+        Parameters
+        ----------
+        losses, retain_graph
+            As for :meth:`backward`.
+
+        Notes
+        -----
+        Memory: the factors of all micro-batches. For a limit, see :meth:`backward_in_chunks`.
+        """
+        self._held.append(self.gradients(losses, retain_graph=retain_graph))
+
+    def backward_in_chunks(
+        self,
+        compute_losses: Callable[[Any], Tensor],
+        chunks: Iterable[Any],
+        weighting: Weighting = mojd.upgrad,
+        *,
+        memory_limit: int = 2**30,
+    ) -> StepInfo:
+        """Weigh the gradients of a batch that is computed chunk by chunk, under a memory limit.
+
+        The Gramian is that of the whole batch. If the gradients of all chunks do not fit into the limit, chunks
+        are computed again for the products that are missing.
+
+        Parameters
+        ----------
+        compute_losses : callable
+            From a chunk to its losses, (K,) or (K, tasks). It must give the same losses each time that it is called
+            on a chunk; PyTorch's random numbers are set back for it.
+        chunks : iterable
+            What `compute_losses` takes, such as pairs of inputs and targets.
+        weighting : callable, str or object with a state, default mojd.upgrad
+            As for :meth:`backward`.
+        memory_limit : int, default 2**30
+            How many bytes the gradients in factored form may take, beside the graph of one chunk.
+
+        Returns
+        -------
+        StepInfo
+
+        Raises
+        ------
+        InvalidInputError
+            If two chunks do not fit into the limit, or the engine works with a process group.
+
+        Notes
+        -----
+        Cost: if n chunks are held at a time out of N, about N/(2n) + 1 times the work of a batch that fits.
+
+        Examples
+        --------
+        >>> import torch, mojd, mojd.torch
+        >>> model = torch.nn.Linear(4, 1)
+        >>> x, y = torch.randn(64, 4), torch.randn(64, 1)
+        >>> engine = mojd.torch.Engine(model)
+        >>> info = engine.backward_in_chunks(
+        ...     lambda chunk: (model(chunk[0]) - chunk[1]).square().sum(1), zip(x.split(16), y.split(16))
+        ... )
+        >>> len(info)
+        64
+        """
+        weighting = checked(weighting)
+        if self.process_group is not None:
+            raise InvalidInputError(
+                "backward_in_chunks works on one process, and this engine has a process_group: use add(losses) for "
+                "each micro-batch and backward() once, or an engine without a group"
+            )
+        return self._apply(Chunks(self, compute_losses, chunks, memory_limit), weighting)
+
+    def gramian(self, losses: Tensor, *, retain_graph: bool = True) -> Tensor:
+        """Compute the Gramian of the losses' gradients, and change nothing.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (K,) or (K, tasks)
+        retain_graph : bool, default True
+            Whether the graph of the losses is kept for a backward pass.
+
+        Returns
+        -------
+        Tensor, shape (K, K), or (K·tasks, K·tasks)
+            float64 if any trainable parameter is, float32 otherwise.
+        """
+        return self._over_ranks(self.gradients(losses, retain_graph=retain_graph)).gramian()
+
+    def gradients(self, losses: Tensor, *, retain_graph: bool = False) -> PerExampleGradients:
+        """Compute the gradient of each loss of this process, in factored form.
+
+        Parameters
+        ----------
+        losses, retain_graph
+            As for :meth:`backward`.
+
+        Returns
+        -------
+        PerExampleGradients
+            With ``gramian()``, ``weighted(weights)`` and ``write(weights)``.
+
+        Raises
+        ------
+        InvalidInputError
+            If the losses have a wrong shape, no graph, or do not depend on a trainable parameter; if examples are
+            mixed anywhere between a parameter and the losses; or parameters are sharded.
+        InvalidTypeError
+            If the losses are no tensor of real numbers.
+        """
+        check_losses(losses)
+        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        check_parameters(parameters)
+        graph = Graph(losses, {id(p): index for index, p in enumerate(parameters.values())})
+        if not graph.leaves:
+            raise InvalidInputError(
+                f"losses of shape {tuple(losses.shape)} do not depend on any trainable parameter of the module; "
+                "were they computed by another one?"
+            )
+        self._refuse_batch_statistics(graph)
+        if len(losses) == 1:
+            found = _of_one(losses, parameters, retain_graph)
+        else:
+            found = self._of_many(losses, graph, list(parameters), retain_graph)
+        return PerExampleGradients(losses.numel(), parameters, found)
+
+    def _apply(self, gradients: Gradients, weighting: Any) -> StepInfo:
+        return apply(self._over_ranks(gradients), weighting)
+
+    def _over_ranks(self, gradients: Gradients) -> Gradients:
+        if self.process_group is None:
+            return gradients
+        return GradientsOverRanks(gradients, self.process_group)
+
+    def _of_many(
+        self, losses: Tensor, graph: Graph, names: list[str], retain_graph: bool
+    ) -> dict[str, Factor]:
+        plan = self._plans.plan_for(losses, graph, names)
+        by_target: dict[Edge, list[Factor]] = {}
+        for target, factor in read(losses, graph, plan, retain_graph):
+            by_target.setdefault(target, []).append(factor)
+        by_leaf: dict[int, list[Factor]] = {}
+        for target, factors in by_target.items():
+            for leaf, factor in through(graph, target, added(factors)):
+                by_leaf.setdefault(leaf, []).append(factor)
+        return {names[leaf]: settled(added(factors)) for leaf, factors in by_leaf.items()}
+
+    def _refuse_batch_statistics(self, graph: Graph) -> None:
+        nodes = [node for node in graph.nodes if "BatchNorm" in node.name()]
+        if not any(getattr(node, "_saved_training", True) for node in nodes):
+            return
+        guilty = [
+            f"{name} ({type(module).__name__})"
+            for name, module in self.module.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and (module.training or module.running_mean is None)
+        ]
+        if guilty:
+            raise InvalidInputError(
+                f"the module normalises by statistics of the batch in {', '.join(guilty)}: the loss of an example "
+                "then depends on the other examples; call .eval() on it, or use GroupNorm or LayerNorm instead"
+            )
+
+
+def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool) -> dict[str, Factor]:
+    """Return the gradients of the tasks of one example, which need no telling apart."""
+    flat = losses.reshape(-1)
+    rows = []
+    for number, loss in enumerate(flat):
+        retain = retain_graph or number + 1 < len(flat)
+        rows.append(
+            torch.autograd.grad(loss, list(parameters.values()), retain_graph=retain, allow_unused=True)
+        )
+    found: dict[str, Factor] = {}
+    for name, gradients in zip(parameters, zip(*rows, strict=True), strict=True):
+        if any(gradient is not None for gradient in gradients):
+            zero = torch.zeros_like(parameters[name])
+            found[name] = Dense(
+                torch.stack([zero if gradient is None else gradient for gradient in gradients])
+            )
+    return found
+
+
+def check_losses(losses: Any) -> None:
+    """Raise unless `losses` are one loss per example, or some per example, that can be differentiated."""
+    if not isinstance(losses, Tensor):
+        raise InvalidTypeError(
+            f"losses must be a tensor of shape (K,) or (K, tasks), got {type(losses).__name__}; for a few "
+            "losses that are not one per example, use mojd.torch.backward"
+        )
+    shape = tuple(losses.shape)
+    if losses.dim() == 0:
+        raise InvalidInputError(
+            "losses is a scalar: the engine needs one loss per example, shape (K,); compute it with "
+            "reduction='none'"
+        )
+    if losses.dim() > 2 or 0 in shape:
+        raise InvalidInputError(f"losses must have shape (K,) or (K, tasks), got {shape}")
+    if not losses.is_floating_point():
+        raise InvalidTypeError(
+            f"losses must be real floating-point numbers, got {losses.dtype}, shape {shape}"
+        )
+    if losses.grad_fn is None:
+        raise InvalidInputError(
+            f"losses of shape {shape} have no graph: they were computed under torch.no_grad(), detached, or do "
+            "not depend on a parameter"
+        )
+
+
+def check_parameters(parameters: dict[str, nn.Parameter]) -> None:
+    """Raise unless there are parameters, and each is whole on this process."""
+    if not parameters:
+        raise InvalidInputError("module has no parameter with requires_grad=True: there is nothing to train")
+    sharded = [name for name, parameter in parameters.items() if is_dtensor(parameter)]
+    if sharded:
+        raise InvalidInputError(
+            f"parameter {sharded[0]!r} is sharded over ranks (a DTensor): the engine needs replicas, with "
+            "process_group=; for a few losses, mojd.torch.backward takes sharded parameters"
+        )

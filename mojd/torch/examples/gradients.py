@@ -1,0 +1,178 @@
+"""Per-example gradients of all parameters, of one batch or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mojd._checks import check_rows
+from mojd.torch.examples.factors import Factor, products
+
+
+class Gradients(Protocol):
+    """The gradients of N losses, of which there is more to be had than the gradients themselves."""
+
+    def gramian(self) -> Tensor:
+        """Compute the Gramian (N, N)."""
+
+    def write(self, weights: Tensor) -> None:
+        """Add the direction for weights (N,) to the ``.grad`` of the parameters."""
+
+
+class PerExampleGradients:
+    """The gradients of the losses of one batch, held parameter by parameter in factored form.
+
+    Made by :meth:`mojd.torch.Engine.gradients`. Nothing in it refers to the graph of the losses.
+
+    Parameters
+    ----------
+    size : int
+        N, the number of losses: K examples, or K·tasks with loss (k, m) at k·tasks + m.
+    parameters : mapping
+        All trainable parameters by name.
+    factors : mapping
+        The gradients of those that the losses depend on.
+    """
+
+    def __init__(
+        self, size: int, parameters: Mapping[str, nn.Parameter], factors: Mapping[str, Factor]
+    ) -> None:
+        self.size = size
+        self.parameters = parameters
+        self.factors = factors
+
+    def __repr__(self) -> str:
+        """Show the sizes, not the numbers."""
+        return (
+            f"PerExampleGradients(losses={self.size}, parameters={len(self.factors)} of {len(self.parameters)}, "
+            f"{self.nbytes / 2**20:.1f} MiB)"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the factors take, in bytes."""
+        tensors = {id(t): t for factor in self.factors.values() for t in factor.tensors}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+    def empty_gramian(self, others: int) -> Tensor:
+        """Return zeros (N, others), in double precision if any parameter is, and in single otherwise."""
+        wide = any(parameter.dtype == torch.float64 for parameter in self.parameters.values())
+        device = next(iter(self.parameters.values())).device
+        return torch.zeros((self.size, others), dtype=torch.float64 if wide else torch.float32, device=device)
+
+    def gramian(self) -> Tensor:
+        """Compute the Gramian G = J Jᵀ.
+
+        Returns
+        -------
+        Tensor, shape (N, N)
+            float64 if any parameter is, float32 otherwise.
+        """
+        total = self.empty_gramian(self.size)
+        for factor in self.factors.values():
+            total += factor.gramian()
+        # Products in blocks need not round alike on both sides of the diagonal.
+        return 0.5 * (total + total.T)
+
+    def times(self, other: PerExampleGradients) -> Tensor:
+        """Compute the inner products of these gradients with others of the same parameters.
+
+        Returns
+        -------
+        Tensor, shape (N, M)
+        """
+        total = self.empty_gramian(other.size)
+        for name, factor in self.factors.items():
+            if name in other.factors:
+                total += products(factor, other.factors[name])
+        return total
+
+    def weighted(self, weights: Tensor) -> dict[str, Tensor]:
+        """Compute d = Jᵀw, parameter by parameter.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (N,)
+
+        Returns
+        -------
+        dict
+            The gradients by the names of the parameters; without those that no loss depends on.
+
+        Raises
+        ------
+        InvalidInputError
+            If the shape of `weights` does not fit.
+        """
+        check_rows(weights, self.size, "weights", "one per loss")
+        return {
+            name: factor.weighted(weights).to(self.parameters[name]) for name, factor in self.factors.items()
+        }
+
+    def write(self, weights: Tensor) -> None:
+        """Add d = Jᵀw to the ``.grad`` of the parameters.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (N,)
+        """
+        add_to_grads(self.parameters, self.weighted(weights))
+
+
+class JointGradients:
+    """The gradients of the losses of several batches.
+
+    Parameters
+    ----------
+    parts : sequence of PerExampleGradients
+        Of the same parameters.
+    """
+
+    def __init__(self, parts: Sequence[PerExampleGradients]) -> None:
+        self.parts = parts
+
+    def gramian(self) -> Tensor:
+        """Compute the Gramian of all losses, from the products of each two parts."""
+        return assemble(
+            [part.size for part in self.parts],
+            {
+                (i, j): part.gramian() if i == j else part.times(self.parts[j])
+                for i, part in enumerate(self.parts)
+                for j in range(i + 1)
+            },
+        )
+
+    def weighted(self, weights: Tensor) -> dict[str, Tensor]:
+        """Compute d = Jᵀw, parameter by parameter."""
+        total: dict[str, Tensor] = {}
+        pieces = weights.split([part.size for part in self.parts])
+        for part, piece in zip(self.parts, pieces, strict=True):
+            for name, gradient in part.weighted(piece).items():
+                total[name] = total[name] + gradient if name in total else gradient
+        return total
+
+    def write(self, weights: Tensor) -> None:
+        """Add d = Jᵀw to the ``.grad`` of the parameters."""
+        add_to_grads(self.parts[0].parameters, self.weighted(weights))
+
+
+def assemble(sizes: Sequence[int], blocks: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    """Return a symmetric matrix from its blocks (i, j), j ≤ i."""
+    rows = []
+    for i in range(len(sizes)):
+        row = [blocks[i, j] if j <= i else blocks[j, i].T for j in range(len(sizes))]
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows)
+
+
+def add_to_grads(parameters: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor]) -> None:
+    """Add gradients to ``.grad``, as ``backward()`` does."""
+    for name, gradient in gradients.items():
+        parameter = parameters[name]
+        if parameter.grad is None:
+            parameter.grad = gradient
+        else:
+            parameter.grad += gradient

@@ -1,0 +1,149 @@
+"""The autograd graph of losses, as a list of nodes that two steps of training have in common.
+
+A node of PyTorch's graph stands for an operation of the forward pass. Its inputs are edges to the nodes
+that made them; parameters are made by nodes called AccumulateGrad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# torch.autograd.graph.Node leaves out of its types most of what nodes have.
+Node = Any
+
+_BATCH_NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+# What an operation does with the examples may depend on these. Nodes of one name and with the same inputs
+# are otherwise taken to treat them alike.
+_TELLING = {
+    "TransposeBackward0": ("_saved_dim0", "_saved_dim1"),
+    "PermuteBackward0": ("_saved_dims",),
+    "MovedimBackward0": ("_saved_source", "_saved_destination"),
+    "CatBackward0": ("_saved_dim",),
+    "StackBackward0": ("_saved_dim",),
+    "SumBackward1": ("_saved_dim",),
+    "MeanBackward1": ("_saved_dim",),
+    "SoftmaxBackward0": ("_saved_dim",),
+    "LogSoftmaxBackward0": ("_saved_dim",),
+    **dict.fromkeys(_BATCH_NORMS, ("_saved_training",)),
+}
+
+# What these take besides parameters is data, whatever shape it has.
+_READS_DATA = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", *_BATCH_NORMS})
+
+
+class Edge(NamedTuple):
+    """One output of a node of a :class:`Graph`, by the node's number."""
+
+    node: int
+    output: int
+
+
+class Consumer(NamedTuple):
+    """A node that takes an edge as its input number `position`."""
+
+    node: int
+    position: int
+
+
+class Graph:
+    """The nodes that lead from `losses` to leaves, numbered from the losses on.
+
+    Parameters
+    ----------
+    losses : Tensor
+        Any shape.
+    parameters : mapping
+        The numbers of the parameters that matter, by the id of the tensor.
+
+    Attributes
+    ----------
+    nodes : list
+        In an order that depends on nothing but the structure.
+    children : list of tuples of (Edge or None)
+        The inputs of each node.
+    leaves : dict
+        The number of the parameter that a node accumulates.
+    signature : tuple
+        Equal for two graphs in which examples take the same ways.
+    """
+
+    def __init__(self, losses: Tensor, parameters: Mapping[int, int]) -> None:
+        root = losses.grad_fn
+        self.root = Edge(0, losses.output_nr)
+        self.nodes: list[Node] = [root]
+        self.children: list[tuple[Edge | None, ...]] = []
+        self.leaves: dict[int, int] = {}
+        numbers: dict[Node, int] = {root: 0}
+        signature: list[Any] = [losses.output_nr]
+        for node in self.nodes:  # grows on the way
+            name = node.name()
+            edges: list[Edge | None] = []
+            for child, output in node.next_functions:
+                if child is None:
+                    edges.append(None)
+                    continue
+                number = numbers.setdefault(child, len(self.nodes))
+                if number == len(self.nodes):
+                    self.nodes.append(child)
+                edges.append(Edge(number, output))
+            self.children.append(tuple(edges))
+            signature += (name, edges)
+            if name in _TELLING:
+                signature += (getattr(node, attribute) for attribute in _TELLING[name])
+            if not edges and hasattr(node, "variable"):
+                leaf = parameters.get(id(node.variable))
+                signature.append(leaf)
+                if leaf is not None:
+                    self.leaves[numbers[node]] = leaf
+        self.signature = tuple(map(_frozen, signature))
+
+    def consumers(self) -> dict[Edge, list[Consumer]]:
+        """Return who takes which edge as an input."""
+        found: dict[Edge, list[Consumer]] = {self.root: []}
+        for number, edges in enumerate(self.children):
+            for position, edge in enumerate(edges):
+                if edge is not None:
+                    found.setdefault(edge, []).append(Consumer(number, position))
+        return found
+
+    def above_parameters_only(self) -> list[bool]:
+        """Return for each node whether it may be computed from nothing but parameters and constants.
+
+        An input that needs no gradient is not in the graph: it can be data as well as a constant. It is
+        taken for a constant, such as a mask, if the output has the shape of another input.
+        """
+        known: dict[int, bool] = {}
+        stack = list(range(len(self.nodes)))
+        while stack:
+            number = stack[-1]
+            waiting = [edge.node for edge in self.children[number] if edge and edge.node not in known]
+            if number not in known and waiting:
+                stack += waiting
+                continue
+            known.setdefault(number, self._is_above_parameters(number, known))
+            stack.pop()
+        return [known[number] for number in range(len(self.nodes))]
+
+    def _is_above_parameters(self, number: int, known: Mapping[int, bool]) -> bool:
+        node, edges = self.nodes[number], [edge for edge in self.children[number] if edge]
+        if not edges:
+            return isinstance(getattr(node, "variable", None), nn.Parameter)
+        if node.name() in _READS_DATA or not all(known[edge.node] for edge in edges):
+            return False
+        shapes = [self.shape(edge) for edge in edges]
+        return None not in self.children[number] or self.shape(Edge(number, 0)) in shapes
+
+    def shape(self, edge: Edge) -> torch.Size:
+        """Return the shape of the tensor that an edge stands for."""
+        node = self.nodes[edge.node]
+        if hasattr(node, "variable"):
+            return torch.Size(node.variable.shape)
+        return torch.Size(node._input_metadata[edge.output].shape)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,79 @@
+"""Where the examples are in a tensor, and how to find out.
+
+The losses are differentiated twice, once as they are and once scaled by powers of two, another one for
+each example. In the gradient at any place that keeps the examples apart, the slice of an example is then
+scaled exactly by its power of two. An axis for which that holds is the axis of the examples; where there
+is none, examples have met or changed places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# The powers of two of the probe: signs times 2**0 to 2**8. Gradients do not underflow by being enlarged.
+_EXPONENTS = 9
+
+
+class Layout(NamedTuple):
+    """The axis of a tensor, of length outer·K·inner, that the K examples share with other indices."""
+
+    axis: int
+    outer: int
+    inner: int
+
+
+def probe_factors(size: int, like: Tensor) -> Tensor:
+    """Return K powers of two with signs, no two of them equal among neighbours."""
+    number = torch.arange(size)
+    # Steps through all 18 values, and past blocks of 18 in another order each time.
+    value = (number * 7 + (number // (2 * _EXPONENTS)) * 5) % (2 * _EXPONENTS)
+    sign = 1 - 2 * (value % 2)
+    factors = sign * 2.0 ** (value // 2)
+    return factors.to(like)
+
+
+def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
+    for axis, length in enumerate(shape):
+        if length == 0 or length % size:
+            continue
+        others = length // size
+        divisors = [outer for outer in range(1, others + 1) if others % outer == 0]
+        # Examples first, then examples last, then in between.
+        for outer in sorted(divisors, key=lambda outer: (outer != 1, outer != others)):
+            yield Layout(axis, outer, others // outer)
+
+
+def find_layouts(plain: Tensor, scaled: Tensor, factors: Tensor) -> list[Layout]:
+    """Return the layouts that explain why `plain` became `scaled` when examples were scaled by `factors`."""
+    size = len(factors)
+    largest = scaled.abs().amax() if scaled.numel() else scaled.new_zeros(())
+    tolerance = _tolerance(plain.dtype) * largest
+    found = []
+    for layout in _candidates(plain.shape, size):
+        shape = (-1, size, layout.inner * plain.shape[layout.axis + 1 :].numel())
+        off = plain.reshape(shape) * factors.to(plain)[:, None] - scaled.reshape(shape)
+        if bool((off.abs() <= tolerance).all()):
+            found.append(layout)
+    return found
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Return what rounding may change, relative to the largest entry.
+
+    Powers of two do not change the rounding of normal numbers, but the order in which a device adds may
+    differ from run to run, and half precision has few normal numbers.
+    """
+    return 2.0**-6 if dtype in (torch.float16, torch.bfloat16) else 64 * torch.finfo(dtype).eps
+
+
+def examples_first(tensor: Tensor, layout: Layout, size: int) -> Tensor:
+    """Move the axis of the examples to the front: (..., outer·K·inner, ...) to (K, ..., outer·inner, ...)."""
+    axis, outer, inner = layout
+    if outer == inner == 1:
+        return tensor.movedim(axis, 0).unsqueeze(axis + 1)
+    apart = tensor.unflatten(axis, (outer, size, inner)).movedim(axis + 1, 0)
+    return apart.flatten(axis + 1, axis + 2)

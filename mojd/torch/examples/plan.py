@@ -1,0 +1,180 @@
+"""Where the parameters are used, and where the examples are there: found once for each kind of graph.
+
+A use is a node that takes a parameter, or a tensor computed from nothing but parameters, and gives
+something that belongs to the examples. Most are known by their name. For the others the probe of
+:mod:`.layout` tells: where the gradient at the output of a node is not made of examples' slices, and the
+node has seen parameters only, its consumers are asked instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mojd.errors import InvalidInputError
+from mojd.torch.examples.graph import Consumer, Edge, Graph
+from mojd.torch.examples.layout import Layout, find_layouts, probe_factors
+
+# Of a parameter, what these return holds no example, whatever shape it has.
+_NEVER_EXAMPLES = frozenset({"TBackward0", "ToCopyBackward0"})
+
+# Nodes that hide what a whole part of the model does, what makes them, and what to do about it.
+_OPAQUE = (
+    ("CompiledFunction", "torch.compile", "give the engine losses of the model that is not compiled"),
+    ("CheckpointFunction", "a reentrant checkpoint", "pass use_reentrant=False to torch.utils.checkpoint"),
+)
+
+
+class Use(NamedTuple):
+    """A node that takes a parameter, or what was derived from parameters, to the examples.
+
+    Attributes
+    ----------
+    node, position : int
+        The node, and which of its inputs.
+    target : Edge
+        What it takes: the edge from the parameter's leaf, or from the last node of a derivation.
+    """
+
+    node: int
+    position: int
+    target: Edge
+
+
+class Plan(NamedTuple):
+    """How to get per-example gradients out of graphs of one signature.
+
+    Attributes
+    ----------
+    uses : list of Use
+    layouts : dict
+        Where the examples are in the gradient at each edge that is an output of a use.
+    shapes : tuple
+        Of the gradients at these edges.
+    is_certain : bool
+        Whether the layouts will be the same for the next graph of this signature and these shapes. Not if
+        so many gradients were zero that several layouts explain the others.
+    """
+
+    uses: list[Use]
+    layouts: dict[Edge, Layout]
+    shapes: tuple[torch.Size, ...]
+    is_certain: bool
+
+    def fits(self, graph: Graph) -> bool:
+        """Whether another graph of the same signature has the same shapes too."""
+        return all(graph.shape(edge) == shape for edge, shape in zip(self.layouts, self.shapes, strict=True))
+
+
+class Plans:
+    """The plans of an engine for all kinds of graphs that it has seen.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether a plan is used again.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self._keep = keep
+        self._known: dict[Any, list[Plan]] = {}
+
+    def plan_for(self, losses: Tensor, graph: Graph, names: list[str]) -> Plan:
+        """Return a plan that was made for such a graph, or make one."""
+        known = self._known.setdefault((losses.shape, graph.signature), [])
+        for plan in known:
+            if plan.fits(graph):
+                return plan
+        plan = make_plan(losses.sum(1) if losses.dim() == 2 else losses, graph, names)
+        if plan.is_certain and self._keep:
+            known.append(plan)
+        return plan
+
+
+def cotangents_at(losses: Tensor, graph: Graph, edges: list[Edge], scale: Tensor) -> dict[Edge, Tensor]:
+    """Return the gradients of ⟨scale, losses⟩ at edges, by one backward pass."""
+    gradient_edges = [GradientEdge(graph.nodes[edge.node], edge.output) for edge in edges]
+    found = torch.autograd.grad(losses, gradient_edges, scale, retain_graph=True)
+    return dict(zip(edges, found, strict=True))
+
+
+def uses_of(graph: Graph, consumers: dict[Edge, list[Consumer]], derived: set[int]) -> list[Use]:
+    """Return the uses of all parameters, given which nodes `derived` only compute from parameters."""
+    waiting = [Edge(number, 0) for number in graph.leaves]
+    found = []
+    for edge in waiting:  # grows on the way
+        for consumer in consumers.get(edge, []):
+            name = graph.nodes[consumer.node].name()
+            if name not in _NEVER_EXAMPLES and consumer.node not in derived:
+                found.append(Use(consumer.node, consumer.position, edge))
+                continue
+            outputs = [other for other in consumers if other.node == consumer.node]
+            waiting += [output for output in outputs if output not in waiting]
+    return found
+
+
+def outputs_of(use: Use, consumers: dict[Edge, list[Consumer]]) -> list[Edge]:
+    """Return the outputs of the node of a use that anything is computed from."""
+    return [edge for edge in consumers if edge.node == use.node]
+
+
+def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
+    """Find all uses and the layout at each, for losses (K,) with K > 1.
+
+    Raises
+    ------
+    InvalidInputError
+        If examples meet or change places between a parameter and the losses.
+    """
+    _refuse_opaque(graph)
+    consumers = graph.consumers()
+    parameters_only = graph.above_parameters_only()
+    derived: set[int] = set()
+    factors = probe_factors(len(losses), losses)
+    plain: dict[Edge, Tensor] = {}
+    scaled: dict[Edge, Tensor] = {}
+    while True:
+        uses = uses_of(graph, consumers, derived)
+        edges = list(dict.fromkeys(edge for use in uses for edge in outputs_of(use, consumers)))
+        new = [edge for edge in edges if edge not in plain]
+        if new:
+            plain |= cotangents_at(losses, graph, new, torch.ones_like(losses))
+            scaled |= cotangents_at(losses, graph, new, factors)
+        candidates = {edge: find_layouts(plain[edge], scaled[edge], factors) for edge in edges}
+        mixed = [edge for edge in sorted(edges) if not candidates[edge]]
+        if not mixed:
+            layouts = {edge: found[0] for edge, found in candidates.items()}
+            shapes = tuple(plain[edge].shape for edge in layouts)
+            return Plan(uses, layouts, shapes, all(len(found) == 1 for found in candidates.values()))
+        more = {edge.node for edge in mixed if parameters_only[edge.node]}
+        if not more:
+            culprit = next(use for use in uses if use.node == mixed[0].node)
+            raise InvalidInputError(_met(graph, culprit, names))
+        derived |= more
+
+
+def _refuse_opaque(graph: Graph) -> None:
+    for node in graph.nodes:
+        name = node.name()
+        for start, what, instead in _OPAQUE:
+            if name.startswith(start):
+                raise InvalidInputError(
+                    f"the losses went through {what} (node {name}), whose operations autograd does not see one by "
+                    f"one: {instead}"
+                )
+
+
+def _met(graph: Graph, use: Use, names: list[str]) -> str:
+    leaf = use.target.node
+    while leaf not in graph.leaves:
+        leaf = next(edge.node for edge in graph.children[leaf] if edge is not None)
+    name = names[graph.leaves[leaf]]
+    return (
+        f"the losses of different examples meet after parameter {name!r}: something between its output and "
+        "the losses mixes the examples of the batch or changes their order (batch statistics, a softmax or "
+        "mean over the batch, a shuffle), so that losses[k] is not the loss of example k alone; remove it, or "
+        "use mojd.torch.backward(losses, params), which takes one backward pass per loss"
+    )

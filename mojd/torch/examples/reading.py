@@ -1,0 +1,83 @@
+"""The backward pass: from a graph and its plan to the factors of every use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mojd.torch.examples.cotangent import Cotangent
+from mojd.torch.examples.derivation import is_a_rearrangement
+from mojd.torch.examples.factors import Factor
+from mojd.torch.examples.graph import Edge, Graph, Node
+from mojd.torch.examples.plan import Plan, Use
+from mojd.torch.examples.rules import RULES, by_masking
+
+
+def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterator[tuple[Edge, Factor]]:
+    """Yield the per-example gradients of the target of each use.
+
+    PyTorch frees what a node has saved once the backward pass is through it, unless told not to: what rules
+    need is taken before.
+    """
+    saved = {use.node: _saved(graph.nodes[use.node]) for use in plan.uses}
+    edges = list(plan.layouts)
+    outputs: dict[int, list[Edge]] = {}
+    for edge in edges:
+        outputs.setdefault(edge.node, []).append(edge)
+    needs_graph = retain_graph or any(
+        not is_a_rearrangement(graph, use.target) or not _has_rule(graph, use, outputs) for use in plan.uses
+    )
+    raw = _cotangents(losses, graph, edges, needs_graph)
+    size = len(losses)
+    cotangents = {edge: Cotangent(raw[edge], plan.layouts[edge], size) for edge in edges}
+    for use in plan.uses:
+        node = graph.nodes[use.node]
+        shape = graph.shape(use.target)
+        factor = None
+        if _has_rule(graph, use, outputs):
+            rule = RULES[node.name()]
+            factor = rule(saved[use.node], use.position, cotangents[Edge(use.node, 0)], shape)
+        if factor is None:
+            own = {edge.output: cotangents[edge] for edge in outputs[use.node]}
+            factor = by_masking(node, use.position, own, shape)
+        yield use.target, factor
+
+
+def _has_rule(graph: Graph, use: Use, outputs: dict[int, list[Edge]]) -> bool:
+    return graph.nodes[use.node].name() in RULES and outputs[use.node] == [Edge(use.node, 0)]
+
+
+def _saved(node: Node) -> Any:
+    """Return all that a node with a rule has saved, under the same names."""
+    if node.name() not in RULES:
+        return None
+    names = [name for name in dir(node) if name.startswith("_saved_")]
+    return SimpleNamespace(**{name: getattr(node, name) for name in names})
+
+
+def _cotangents(losses: Tensor, graph: Graph, edges: list[Edge], retain: bool) -> dict[Edge, list[Tensor]]:
+    """Return the gradients at edges, one for each task."""
+    gradient_edges = [GradientEdge(graph.nodes[edge.node], edge.output) for edge in edges]
+    tasks = losses.shape[1] if losses.dim() == 2 else 1
+    found: dict[Edge, list[Tensor]] = {edge: [] for edge in edges}
+    for task in range(tasks):
+        scale = torch.zeros_like(losses)
+        scale[(..., task) if losses.dim() == 2 else ...] = 1
+        gradients = torch.autograd.grad(
+            losses, gradient_edges, scale, retain_graph=retain or task + 1 < tasks, allow_unused=True
+        )
+        for edge, gradient in zip(edges, gradients, strict=True):
+            found[edge].append(_or_zeros(gradient, graph, edge))
+    return found
+
+
+def _or_zeros(gradient: Tensor | None, graph: Graph, edge: Edge) -> Tensor:
+    if gradient is not None:
+        return gradient
+    metadata = graph.nodes[edge.node]._input_metadata[edge.output]
+    return torch.zeros(metadata.shape, dtype=metadata.dtype, device=metadata.device)
