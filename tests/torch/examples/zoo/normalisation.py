@@ -14,10 +14,11 @@ normalisation = Table()
 
 
 def spread(*layers: nn.Module) -> nn.Sequential:
-    """Give affine layers weights other than one and zero, and running statistics other than the first."""
+    """Give norms weights other than one and zero, and running statistics other than the first."""
     module = nn.Sequential(*layers)
+    norms = nn.ModuleList(layer for layer in layers if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d))
     with torch.no_grad():
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        for name, tensor in [*norms.named_parameters(), *norms.named_buffers()]:
             if tensor.is_floating_point():
                 offset = 1.0 if name.endswith(("weight", "var")) else 0.0
                 tensor.copy_(offset + 0.3 * torch.rand_like(tensor))

@@ -27,7 +27,7 @@ for _name, _network in NETWORKS.items():
 recurrent.add(
     "lstm_of_two_layers_in_two_directions",
     lambda k: Problem(
-        nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True, proj_size=2),
+        nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True),
         (torch.randn(k, 4, 3),),
         scores,
     ),

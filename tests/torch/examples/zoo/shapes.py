@@ -16,10 +16,15 @@ Build = Callable[[int], nn.Module]
 
 def cube(name: str, build: Build) -> None:
     """Add a module of width K on K sequences of length K, the examples first and second."""
-    shapes.add(f"{name}_cube", lambda k: Problem(build(k), (torch.randn(k, k, k),), scores))
-    shapes.add(
-        f"{name}_cube_axis_1", lambda k: Problem(build(k), (torch.randn(k, k, k),), scores_axis_1, (1,))
-    )
+
+    def first(k: int) -> Problem:
+        return Problem(build(max(k, 3)), (torch.randn(k, k, max(k, 3)),), scores)
+
+    def second(k: int) -> Problem:
+        return Problem(build(max(k, 3)), (torch.randn(k, k, max(k, 3)),), scores_axis_1, (1,))
+
+    shapes.add(f"{name}_cube", first)
+    shapes.add(f"{name}_cube_axis_1", second)
 
 
 cube("linear", lambda k: nn.Linear(k, k))
