@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -47,6 +48,18 @@ class Cotangent:
         """Return one row per loss of a tensor of the forward pass that has the examples on the same axis."""
         rows = examples_first(tensor, self.layout, self.size)
         return rows if self.tasks == 1 else rows.repeat_interleave(self.tasks, dim=0)
+
+    def one_at_a_time(self) -> Iterator[Tensor]:
+        """Yield for each loss the cotangent as it was, but zero for all other examples."""
+        axis, outer, inner = self.layout
+        for number in range(self.size):
+            for raw in self.raw:
+                alone = torch.zeros_like(raw, memory_format=torch.contiguous_format)
+                apart = (axis, (outer, self.size, inner))
+                alone.unflatten(*apart).select(axis + 1, number).copy_(
+                    raw.unflatten(*apart).select(axis + 1, number)
+                )
+                yield alone
 
     def transposed(self) -> Cotangent:
         """Return the cotangent of the transposed matrix."""

@@ -10,9 +10,6 @@ from torch.autograd.graph import GradientEdge
 from mojd.torch.examples.factors import Dense, Factor, Outer
 from mojd.torch.examples.graph import Edge, Graph
 
-# How many numbers the gradients of one call may have.
-_BLOCK = 2**26
-
 
 def is_a_rearrangement(graph: Graph, target: Edge) -> bool:
     """Whether an edge is a parameter, transposed or converted to another dtype at most."""
@@ -48,20 +45,16 @@ def _transposed(factor: Factor) -> Factor:
 
 
 def _pulled_back(graph: Graph, target: Edge, factor: Factor) -> Iterator[tuple[int, Factor]]:
-    """Yield the products of per-example gradients with the derivative of the tensor, by vmap."""
+    """Yield the products of per-example gradients with the derivative of the tensor."""
     leaves = _leaves_above(graph, target.node)
     parameters = [graph.nodes[node].variable for node in leaves]
-    rows = factor.dense()
-    metadata = graph.nodes[target.node]._input_metadata[target.output]
-    rows = rows.to(metadata.dtype)
-    edge = GradientEdge(graph.nodes[target.node], target.output)
-    block = max(1, _BLOCK // sum(parameter.numel() for parameter in parameters))
-    parts = [
-        torch.autograd.grad([edge], parameters, [piece], retain_graph=True, is_grads_batched=True)
-        for piece in rows.split(block)
+    node = graph.nodes[target.node]
+    edge, dtype = GradientEdge(node, target.output), node._input_metadata[target.output].dtype
+    rows = [
+        torch.autograd.grad([edge], parameters, [row.to(dtype)], retain_graph=True) for row in factor.dense()
     ]
-    for node, pieces in zip(leaves, zip(*parts, strict=True), strict=True):
-        yield graph.leaves[node], Dense(torch.cat(pieces))
+    for leaf, gradients in zip(leaves, zip(*rows, strict=True), strict=True):
+        yield graph.leaves[leaf], Dense(torch.stack(gradients))
 
 
 def _leaves_above(graph: Graph, start: int) -> list[int]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import mojd
 from mojd.errors import InvalidInputError, InvalidTypeError
-from mojd.torch._shards import is_dtensor
 from mojd.torch._weighing import StatefulWeighting, checked
 from mojd.torch.examples.chunks import Chunks
 from mojd.torch.examples.derivation import through
@@ -20,6 +19,7 @@ from mojd.torch.examples.graph import Edge, Graph
 from mojd.torch.examples.plan import Plans
 from mojd.torch.examples.ranks import GradientsOverRanks
 from mojd.torch.examples.reading import read
+from mojd.torch.examples.refusals import check_graph, check_losses, check_parameters
 from mojd.torch.info import StepInfo
 from mojd.torch.losses import apply
 
@@ -250,12 +250,7 @@ class Engine:
         parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         check_parameters(parameters)
         graph = Graph(losses, {id(p): index for index, p in enumerate(parameters.values())})
-        if not graph.leaves:
-            raise InvalidInputError(
-                f"losses of shape {tuple(losses.shape)} do not depend on any trainable parameter of the module; "
-                "were they computed by another one?"
-            )
-        self._refuse_batch_statistics(graph)
+        check_graph(graph, self.module, losses)
         if len(losses) == 1:
             found = _of_one(losses, parameters, retain_graph)
         else:
@@ -283,22 +278,6 @@ class Engine:
                 by_leaf.setdefault(leaf, []).append(factor)
         return {names[leaf]: settled(added(factors)) for leaf, factors in by_leaf.items()}
 
-    def _refuse_batch_statistics(self, graph: Graph) -> None:
-        nodes = [node for node in graph.nodes if "BatchNorm" in node.name()]
-        if not any(getattr(node, "_saved_training", True) for node in nodes):
-            return
-        guilty = [
-            f"{name} ({type(module).__name__})"
-            for name, module in self.module.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and (module.training or module.running_mean is None)
-        ]
-        if guilty:
-            raise InvalidInputError(
-                f"the module normalises by statistics of the batch in {', '.join(guilty)}: the loss of an example "
-                "then depends on the other examples; call .eval() on it, or use GroupNorm or LayerNorm instead"
-            )
-
 
 def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool) -> dict[str, Factor]:
     """Return the gradients of the tasks of one example, which need no telling apart."""
@@ -317,41 +296,3 @@ def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: b
                 torch.stack([zero if gradient is None else gradient for gradient in gradients])
             )
     return found
-
-
-def check_losses(losses: Any) -> None:
-    """Raise unless `losses` are one loss per example, or some per example, that can be differentiated."""
-    if not isinstance(losses, Tensor):
-        raise InvalidTypeError(
-            f"losses must be a tensor of shape (K,) or (K, tasks), got {type(losses).__name__}; for a few "
-            "losses that are not one per example, use mojd.torch.backward"
-        )
-    shape = tuple(losses.shape)
-    if losses.dim() == 0:
-        raise InvalidInputError(
-            "losses is a scalar: the engine needs one loss per example, shape (K,); compute it with "
-            "reduction='none'"
-        )
-    if losses.dim() > 2 or 0 in shape:
-        raise InvalidInputError(f"losses must have shape (K,) or (K, tasks), got {shape}")
-    if not losses.is_floating_point():
-        raise InvalidTypeError(
-            f"losses must be real floating-point numbers, got {losses.dtype}, shape {shape}"
-        )
-    if losses.grad_fn is None:
-        raise InvalidInputError(
-            f"losses of shape {shape} have no graph: they were computed under torch.no_grad(), detached, or do "
-            "not depend on a parameter"
-        )
-
-
-def check_parameters(parameters: dict[str, nn.Parameter]) -> None:
-    """Raise unless there are parameters, and each is whole on this process."""
-    if not parameters:
-        raise InvalidInputError("module has no parameter with requires_grad=True: there is nothing to train")
-    sharded = [name for name, parameter in parameters.items() if is_dtensor(parameter)]
-    if sharded:
-        raise InvalidInputError(
-            f"parameter {sharded[0]!r} is sharded over ranks (a DTensor): the engine needs replicas, with "
-            "process_group=; for a few losses, mojd.torch.backward takes sharded parameters"
-        )

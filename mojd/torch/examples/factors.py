@@ -222,6 +222,11 @@ def _onto(places: Tensor, values: Tensor, rows: int) -> Tensor:
     return table.view(size, rows, width)
 
 
+def in_single_precision(values: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, in which products are added up, and the others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def settled(factor: Factor) -> Factor:
     """Return the factor in the form in which its Gramian takes less work."""
     if isinstance(factor, Outer) and factor.is_better_dense():

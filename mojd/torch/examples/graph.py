@@ -7,6 +7,7 @@ that made them; parameters are made by nodes called AccumulateGrad.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
@@ -31,8 +32,15 @@ _TELLING = {
     **dict.fromkeys(_BATCH_NORMS, ("_saved_training",)),
 }
 
-# What these take besides parameters is data, whatever shape it has.
-_READS_DATA = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", *_BATCH_NORMS})
+_TABLES = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0", "IndexSelectBackward0"})
+
+
+class _Above(Enum):
+    """What a node is computed from: only parameters, parameters by way of a look-up, or data."""
+
+    PARAMETERS = 0
+    TABLE = 1
+    DATA = 2
 
 
 class Edge(NamedTuple):
@@ -114,9 +122,11 @@ class Graph:
         """Return for each node whether it may be computed from nothing but parameters and constants.
 
         An input that needs no gradient is not in the graph: it can be data as well as a constant. It is
-        taken for a constant, such as a mask, if the output has the shape of another input.
+        taken for a constant, such as a mask, if the output has the shape of another input. What was looked
+        up in a table may be the same for all examples, as embeddings of positions are, until it meets
+        anything else.
         """
-        known: dict[int, bool] = {}
+        known: dict[int, _Above] = {}
         stack = list(range(len(self.nodes)))
         while stack:
             number = stack[-1]
@@ -124,18 +134,22 @@ class Graph:
             if number not in known and waiting:
                 stack += waiting
                 continue
-            known.setdefault(number, self._is_above_parameters(number, known))
+            known.setdefault(number, self._what_is_above(number, known))
             stack.pop()
-        return [known[number] for number in range(len(self.nodes))]
+        return [known[number] is not _Above.DATA for number in range(len(self.nodes))]
 
-    def _is_above_parameters(self, number: int, known: Mapping[int, bool]) -> bool:
+    def _what_is_above(self, number: int, known: Mapping[int, _Above]) -> _Above:
         node, edges = self.nodes[number], [edge for edge in self.children[number] if edge]
         if not edges:
-            return isinstance(getattr(node, "variable", None), nn.Parameter)
-        if node.name() in _READS_DATA or not all(known[edge.node] for edge in edges):
-            return False
-        shapes = [self.shape(edge) for edge in edges]
-        return None not in self.children[number] or self.shape(Edge(number, 0)) in shapes
+            is_parameter = isinstance(getattr(node, "variable", None), nn.Parameter)
+            return _Above.PARAMETERS if is_parameter else _Above.DATA
+        found = max((known[edge.node] for edge in edges), key=lambda above: above.value)
+        if found is _Above.TABLE and len(self.children[number]) > 1:
+            return _Above.DATA
+        if None in self.children[number]:
+            shapes = [self.shape(edge) for edge in edges]
+            found = found if self.shape(Edge(number, 0)) in shapes else _Above.DATA
+        return _Above.TABLE if found is _Above.PARAMETERS and node.name() in _TABLES else found
 
     def shape(self, edge: Edge) -> torch.Size:
         """Return the shape of the tensor that an edge stands for."""

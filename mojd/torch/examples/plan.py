@@ -21,12 +21,6 @@ from mojd.torch.examples.layout import Layout, find_layouts, probe_factors
 # Of a parameter, what these return holds no example, whatever shape it has.
 _NEVER_EXAMPLES = frozenset({"TBackward0", "ToCopyBackward0"})
 
-# Nodes that hide what a whole part of the model does, what makes them, and what to do about it.
-_OPAQUE = (
-    ("CompiledFunction", "torch.compile", "give the engine losses of the model that is not compiled"),
-    ("CheckpointFunction", "a reentrant checkpoint", "pass use_reentrant=False to torch.utils.checkpoint"),
-)
-
 
 class Use(NamedTuple):
     """A node that takes a parameter, or what was derived from parameters, to the examples.
@@ -129,7 +123,6 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
     InvalidInputError
         If examples meet or change places between a parameter and the losses.
     """
-    _refuse_opaque(graph)
     consumers = graph.consumers()
     parameters_only = graph.above_parameters_only()
     derived: set[int] = set()
@@ -154,17 +147,6 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
             culprit = next(use for use in uses if use.node == mixed[0].node)
             raise InvalidInputError(_met(graph, culprit, names))
         derived |= more
-
-
-def _refuse_opaque(graph: Graph) -> None:
-    for node in graph.nodes:
-        name = node.name()
-        for start, what, instead in _OPAQUE:
-            if name.startswith(start):
-                raise InvalidInputError(
-                    f"the losses went through {what} (node {name}), whose operations autograd does not see one by "
-                    f"one: {instead}"
-                )
 
 
 def _met(graph: Graph, use: Use, names: list[str]) -> str:

@@ -15,7 +15,7 @@ from mojd.torch.examples.derivation import is_a_rearrangement
 from mojd.torch.examples.factors import Factor
 from mojd.torch.examples.graph import Edge, Graph, Node
 from mojd.torch.examples.plan import Plan, Use
-from mojd.torch.examples.rules import RULES, by_masking
+from mojd.torch.examples.rules import RULES, one_by_one
 
 
 def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterator[tuple[Edge, Factor]]:
@@ -39,12 +39,12 @@ def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterat
         node = graph.nodes[use.node]
         shape = graph.shape(use.target)
         factor = None
-        if _has_rule(graph, use, outputs):
+        if _has_rule(graph, use, outputs) and not raw[Edge(use.node, 0)][0].is_complex():
             rule = RULES[node.name()]
             factor = rule(saved[use.node], use.position, cotangents[Edge(use.node, 0)], shape)
         if factor is None:
             own = {edge.output: cotangents[edge] for edge in outputs[use.node]}
-            factor = by_masking(node, use.position, own, shape)
+            factor = one_by_one(node, use.position, own, shape)
         yield use.target, factor
 
 
@@ -53,11 +53,14 @@ def _has_rule(graph: Graph, use: Use, outputs: dict[int, list[Edge]]) -> bool:
 
 
 def _saved(node: Node) -> Any:
-    """Return all that a node with a rule has saved, under the same names."""
+    """Return all that a node with a rule has saved, under the same names and without the graph behind it."""
     if node.name() not in RULES:
         return None
     names = [name for name in dir(node) if name.startswith("_saved_")]
-    return SimpleNamespace(**{name: getattr(node, name) for name in names})
+    values = {name: getattr(node, name) for name in names}
+    return SimpleNamespace(
+        **{name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+    )
 
 
 def _cotangents(losses: Tensor, graph: Graph, edges: list[Edge], retain: bool) -> dict[Edge, list[Tensor]]:

@@ -13,9 +13,9 @@ from mojd.torch.examples.cotangent import Cotangent
 from mojd.torch.examples.factors import Factor
 from mojd.torch.examples.graph import Node
 from mojd.torch.examples.rules import convolution, elementwise, embedding, matrices, normalisation
-from mojd.torch.examples.rules.anything import by_masking
+from mojd.torch.examples.rules.anything import one_by_one
 
-__all__ = ["RULES", "Rule", "by_masking"]
+__all__ = ["RULES", "Rule", "one_by_one"]
 
 Rule = Callable[[Node, int, Cotangent, torch.Size], Factor | None]
 

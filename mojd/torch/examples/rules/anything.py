@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from mojd.torch.examples.cotangent import Cotangent
-from mojd.torch.examples.factors import Dense
+from mojd.torch.examples.factors import Dense, in_single_precision
 from mojd.torch.examples.graph import Node
 
-# How many numbers the masked gradients of one call may have.
-_BLOCK = 2**24
 
-
-def by_masking(node: Node, position: int, cotangents: Mapping[int, Cotangent], shape: torch.Size) -> Dense:
+def one_by_one(node: Node, position: int, cotangents: Mapping[int, Cotangent], shape: torch.Size) -> Dense:
     """Return the gradients of the tensor that `node` takes as its input number `position`.
 
-    The backward formula of the node is called with the gradient of one example at a time, zero elsewhere,
-    vectorised over examples by vmap. That is right for any operation, and takes K times its work.
+    The backward formula of the node is called with the gradient of one example at a time, zero elsewhere.
+    That is right for any operation, and takes K times its work. vmap would call it once, but its batching
+    rules are not all right: that of ``cdist``, in PyTorch 2.13, gives wrong numbers.
 
     Parameters
     ----------
@@ -33,35 +31,18 @@ def by_masking(node: Node, position: int, cotangents: Mapping[int, Cotangent], s
     """
     formula = _formula(node)
     zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata]
-
-    def masked(output: int, cotangent: Cotangent, raw: Tensor) -> Tensor:
-        def one(mask: Tensor) -> Tensor:
-            found = formula(*zeros[:output], raw * mask, *zeros[output + 1 :])
-            # A node with one input returns its gradient bare.
-            gradient: Tensor = found if isinstance(found, Tensor) else found[position]
-            return gradient.sum_to_size(shape)
-
-        with torch.no_grad():
-            rows = torch.vmap(one, chunk_size=max(1, _BLOCK // raw.numel()))(_masks(cotangent))
-        return rows
-
     total: Tensor | None = None
     for output, cotangent in cotangents.items():
-        rows = [masked(output, cotangent, raw) for raw in cotangent.raw]
-        values = rows[0] if len(rows) == 1 else torch.stack(rows, dim=1).flatten(0, 1)
+        rows = []
+        for gradient in cotangent.one_at_a_time():
+            found = formula(*zeros[:output], gradient, *zeros[output + 1 :])
+            # A node with one input returns its gradient bare.
+            own: Tensor | None = found if isinstance(found, Tensor) else found[position]
+            rows.append(torch.zeros(shape).to(gradient) if own is None else own.sum_to_size(shape))
+        values = torch.stack(rows)
         total = values if total is None else total + values
     assert total is not None
-    return Dense(total.float() if total.dtype in (torch.float16, torch.bfloat16) else total)
-
-
-def _masks(cotangent: Cotangent) -> Tensor:
-    """Return for each example (K, ...) where its part of the gradient is, to be broadcast against it."""
-    axis, _, inner = cotangent.layout
-    shape = cotangent.raw[0].shape
-    index = torch.arange(shape[axis], device=cotangent.raw[0].device)
-    owner = ((index // inner) % cotangent.size).view(-1, *(1 for _ in shape[axis + 1 :]))
-    number = torch.arange(cotangent.size, device=owner.device)
-    return number.view(-1, *(1 for _ in shape)) == owner
+    return Dense(in_single_precision(total))
 
 
 def _formula(node: Node) -> Callable[..., Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mojd.torch.examples.cotangent import Cotangent
-from mojd.torch.examples.factors import Dense, Factor, Outer, settled
+from mojd.torch.examples.factors import Dense, Factor, Outer, in_single_precision, settled
 from mojd.torch.examples.graph import Node
 from mojd.torch.examples.layout import examples_first
 from mojd.torch.examples.rules.elementwise import over_channels
@@ -100,14 +99,14 @@ def _by_groups(inputs: Tensor, cotangent: Cotangent, shape: torch.Size, geometry
         own = examples_first(gradient.view(images, *shape), cotangent.layout, cotangent.size)
         rows.append(own[:, 0] if own.shape[1] == 1 else own.sum(1))
     values = rows[0] if len(rows) == 1 else torch.stack(rows, dim=1).flatten(0, 1)
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return in_single_precision(values)
 
 
 def patches(inputs: Tensor, geometry: Geometry, places: torch.Size) -> Tensor:
     """View all patches (N, C, *kernel, *places) that a kernel sees of inputs (N, C, *spatial)."""
     kernel, stride, padding, dilation, _ = geometry
     if any(padding):
-        inputs = F.pad(inputs, [amount for pad in reversed(padding) for amount in (pad, pad)])
+        inputs = nn.functional.pad(inputs, [amount for pad in reversed(padding) for amount in (pad, pad)])
     steps = inputs.stride()[2:]
     return inputs.as_strided(
         (*inputs.shape[:2], *kernel, *places),
@@ -122,9 +121,8 @@ def patches(inputs: Tensor, geometry: Geometry, places: torch.Size) -> Tensor:
 
 def _by_position(rows: Tensor, groups: int) -> Tensor:
     """Return (N, images, groups·a, places) as (N, groups, images·places, a), in single precision at least."""
-    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-    size, images, channels, places = wide.shape
-    apart = wide.reshape(size, images, groups, channels // groups, places)
+    size, images, channels, places = rows.shape
+    apart = in_single_precision(rows).reshape(size, images, groups, channels // groups, places)
     if images == 1:
         return apart[:, 0].mT
     return apart.permute(0, 2, 1, 4, 3).reshape(size, groups, images * places, channels // groups)

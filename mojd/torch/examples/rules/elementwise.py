@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mojd.torch.examples.cotangent import Cotangent
-from mojd.torch.examples.factors import Dense, Factor
+from mojd.torch.examples.factors import Dense, Factor, in_single_precision
 from mojd.torch.examples.graph import Node
 
 
@@ -41,9 +41,7 @@ def broadcast(tensors: list[Tensor], cotangent: Cotangent, shape: torch.Size) ->
     missing = tensors[0].dim() - len(shape)
     if axis >= missing and shape[axis - missing] != 1:
         return None
-    rows = cotangent.gathered(tensors)
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
+    rows = in_single_precision(cotangent.gathered(tensors))
     kept = [index for index, length in enumerate(shape) if length != 1]
     summed = [index for index in range(1, rows.dim()) if index - 1 - missing not in kept]
     values = rows.sum(summed) if summed else rows
@@ -58,4 +56,5 @@ def over_channels(tensors: list[Tensor], cotangent: Cotangent, shape: torch.Size
 
 
 def times(tensors: list[Tensor], factor: float) -> list[Tensor]:
+    """Return multiples of tensors."""
     return tensors if factor == 1 else [tensor * factor for tensor in tensors]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mojd.torch.examples.cotangent import Cotangent
-from mojd.torch.examples.factors import Factor, Outer
+from mojd.torch.examples.factors import Factor, Outer, in_single_precision
 from mojd.torch.examples.graph import Node
 from mojd.torch.examples.rules.elementwise import broadcast, times
 
@@ -44,8 +44,7 @@ def _factor(
 
 def _grouped(rows: Tensor) -> Tensor:
     """Return (N, T, a) as (N, 1, T, a), in single precision at least."""
-    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-    return wide.unsqueeze(1)
+    return in_single_precision(rows).unsqueeze(1)
 
 
 def _scaled(cotangent: Cotangent, factor: float) -> Cotangent:
