@@ -225,6 +225,7 @@ class Engine:
         """
         return self._over_ranks(self.gradients(losses, retain_graph=retain_graph)).gramian()
 
+    @torch.no_grad()
     def gradients(self, losses: Tensor, *, retain_graph: bool = False) -> PerExampleGradients:
         """Compute the gradient of each loss of this process, in factored form.
 
@@ -281,12 +282,15 @@ class Engine:
 
 def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool) -> dict[str, Factor]:
     """Return the gradients of the tasks of one example, which need no telling apart."""
-    flat = losses.reshape(-1)
     rows = []
-    for number, loss in enumerate(flat):
-        retain = retain_graph or number + 1 < len(flat)
+    for number in range(losses.numel()):
+        chosen = torch.zeros_like(losses)
+        chosen.view(-1)[number] = 1
+        retain = retain_graph or number + 1 < losses.numel()
         rows.append(
-            torch.autograd.grad(loss, list(parameters.values()), retain_graph=retain, allow_unused=True)
+            torch.autograd.grad(
+                losses, list(parameters.values()), chosen, retain_graph=retain, allow_unused=True
+            )
         )
     found: dict[str, Factor] = {}
     for name, gradients in zip(parameters, zip(*rows, strict=True), strict=True):

@@ -82,7 +82,7 @@ class Plans:
         for plan in known:
             if plan.fits(graph):
                 return plan
-        plan = make_plan(losses.sum(1) if losses.dim() == 2 else losses, graph, names)
+        plan = make_plan(losses, graph, names)
         if plan.is_certain and self._keep:
             known.append(plan)
         return plan
@@ -116,7 +116,7 @@ def outputs_of(use: Use, consumers: dict[Edge, list[Consumer]]) -> list[Edge]:
 
 
 def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
-    """Find all uses and the layout at each, for losses (K,) with K > 1.
+    """Find all uses and the layout at each, for losses (K,) or (K, tasks) with K > 1.
 
     Raises
     ------
@@ -126,7 +126,9 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
     consumers = graph.consumers()
     parameters_only = graph.above_parameters_only()
     derived: set[int] = set()
+    ones = torch.ones_like(losses)
     factors = probe_factors(len(losses), losses)
+    by_example = factors.view(-1, *(1 for _ in losses.shape[1:])) * ones
     plain: dict[Edge, Tensor] = {}
     scaled: dict[Edge, Tensor] = {}
     while True:
@@ -134,8 +136,8 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         edges = list(dict.fromkeys(edge for use in uses for edge in outputs_of(use, consumers)))
         new = [edge for edge in edges if edge not in plain]
         if new:
-            plain |= cotangents_at(losses, graph, new, torch.ones_like(losses))
-            scaled |= cotangents_at(losses, graph, new, factors)
+            plain |= cotangents_at(losses, graph, new, ones)
+            scaled |= cotangents_at(losses, graph, new, by_example)
         candidates = {edge: find_layouts(plain[edge], scaled[edge], factors) for edge in edges}
         mixed = [edge for edge in sorted(edges) if not candidates[edge]]
         if not mixed:
