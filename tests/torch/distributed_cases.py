@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -70,11 +70,8 @@ class Tasks(nn.Module):
 def task_losses(model: Any, x: Tensor) -> list[Tensor]:
     """Three losses: of one head, of the other, and a regulariser of the trunk that pulls against both."""
     left, right = model(x)
-    return [
-        left.square().mean(),
-        (right - 1).square().mean(),
-        -(left.mean() * right.mean()) + right.sin().mean(),
-    ]
+    third = right.sin().mean() - left.mean() * right.mean()
+    return [left.square().mean(), (right - 1).square().mean(), third]
 
 
 def batches(parts: int, seed: int = 2) -> list[Tensor]:
@@ -106,7 +103,7 @@ class Reference:
         self.weights = upgrad(self.G)
         direction = self.J.T @ self.weights
         sizes = [param.numel() for param in params]
-        self.directions = [d.view_as(p) for d, p in zip(direction.split(sizes), params, strict=True)]
+        self.directions = [d.view_as(p) for d, p in zip(torch.split(direction, sizes), params, strict=True)]
 
 
 def inner_products(rows: list[list[Tensor | None]]) -> Tensor:
@@ -170,7 +167,7 @@ def check_step(
 ) -> None:
     """Compare the Gramian, the weights and `.grad`, less what was in it already."""
     G, weights = result
-    assert reference.weights.min() > 0.1 and (reference.G < 0).any(), "the reference has no conflict"
+    assert (reference.G < 0).any(), "the reference has no conflict"
     close(G, reference.G, "Gramian")
     close(weights, reference.weights, "weights")
     same_bits(G, "Gramian")
@@ -320,9 +317,8 @@ def ddp_steps(**options: Any) -> None:
                 param.grad = direction
             with model.no_sync() if is_silent else nullcontext():
                 losses = task_losses(model, parts[dist.get_rank()])
-                check_step(
-                    reference, step(losses, list(model.parameters()), world()), list(model.parameters())
-                )
+                params = list(model.parameters())
+                check_step(reference, step(losses, params, world()), params)
             for optimizer in optimizers:
                 optimizer.step()
 
@@ -349,10 +345,10 @@ def ddp_reduces_ordinary_backward_passes_afterwards() -> None:
     x = batches(2)[dist.get_rank()]
     step(task_losses(model, x), params, world())
     model.zero_grad()
-    torch.stack(task_losses(model, x)).sum().backward()
+    torch.autograd.backward(torch.stack(task_losses(model, x)).sum())
     single = Tasks()
     total = torch.stack([torch.stack(task_losses(single, part)).sum() for part in batches(2)]).mean()
-    total.backward()
+    torch.autograd.backward(total)
     for param, other in zip(params, single.parameters(), strict=True):
         close(full(param.grad, param), full(other.grad, other), "grad")
 
@@ -375,7 +371,7 @@ def fsdp_steps(
     shard: Callable[..., None],
     is_checkpointed: bool = False,
     asked_after_forward: bool = False,
-    replicas_of_mesh: int | None = None,
+    finish: Callable[[Tasks], None] = lambda _: None,
     **options: Any,
 ) -> None:
     """Three steps of SGD, on top of what is in `.grad` already."""
@@ -384,15 +380,16 @@ def fsdp_steps(
     before = list(model.parameters())
     optimizers = [torch.optim.SGD(single.parameters(), lr=0.1), torch.optim.SGD(before, lr=0.1)]
     for turn in range(3):
-        parts = batches(replicas_of_mesh or dist.get_world_size(), seed=turn)
+        parts = batches(dist.get_world_size(), seed=turn)
         reference = Reference([task_losses(single, x) for x in parts], list(single.parameters()))
         already = [torch.full_like(p, 0.1 * turn) for p in single.parameters()]
-        for param, other, grad in zip(before, single.parameters(), already, strict=True):
+        for param, grad in zip(before, already, strict=True):
             assert isinstance(param, DTensor)
             param.grad = distribute_tensor(grad, param.device_mesh, param.placements) if turn else None
-        losses = task_losses(model, parts[dist.get_rank() % len(parts)])
+        losses = task_losses(model, parts[dist.get_rank()])
         params = list(model.parameters()) if asked_after_forward else before
         result = step(losses, params)
+        finish(model)
         check_step(reference, result, before, already)
         for other, direction, grad in zip(single.parameters(), reference.directions, already, strict=True):
             other.grad = direction + grad
@@ -454,7 +451,12 @@ def fsdp_that_keeps_gathered_parameters_between_losses() -> None:
         shard_parts(model)
         model.set_reshard_after_backward(False)  # type: ignore[operator]
 
-    fsdp_steps(shard)
+    def free(model: Tasks) -> None:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    fsdp_steps(shard, finish=free)
 
 
 @case(4)
@@ -473,7 +475,7 @@ def fsdp_in_lower_precision() -> None:
     losses = task_losses(model, batches(2)[dist.get_rank()].float())
     rows = []
     for loss in losses:
-        loss.backward(retain_graph=True)
+        torch.autograd.backward(loss, retain_graph=True)
         rows.append(torch.cat([full(p.grad, torch.empty(p.shape)).flatten() for p in params]))
         model.zero_grad()
     J = torch.stack(rows).double()
@@ -520,8 +522,8 @@ def fsdp_ordinary_training_goes_on() -> None:
     parts = batches(dist.get_world_size())
     step(task_losses(model, parts[dist.get_rank()]), list(model.parameters()))
     model.zero_grad()
-    torch.stack(task_losses(model, parts[dist.get_rank()])).sum().backward()
-    torch.stack([torch.stack(task_losses(single, x)).sum() for x in parts]).mean().backward()
+    torch.autograd.backward(torch.stack(task_losses(model, parts[dist.get_rank()])).sum())
+    torch.autograd.backward(torch.stack([torch.stack(task_losses(single, x)).sum() for x in parts]).mean())
     for param, other in zip(model.parameters(), single.parameters(), strict=True):
         close(full(param.grad, other), full(other.grad, other), "grad")
 
@@ -559,7 +561,7 @@ def fsdp_that_does_not_reduce_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"params\[0\].*set_is_last_backward"):
         Ranks(params)
     model.set_is_last_backward(True)  # type: ignore[operator]
-    handle = params[2].register_post_accumulate_grad_hook(lambda _: None)
+    handle = params[2].register_post_accumulate_grad_hook(lambda _: None)  # type: ignore[no-untyped-call]
     with pytest.raises(InvalidInputError, match=r"params\[2\] has a hook"):
         Ranks(params)
     handle.remove()
@@ -583,16 +585,18 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.head(self.down(torch.tanh(self.up(self.norm(x)))))
-        return out[:, 0], out[:, 1]
+        return out.sin(), out.sum(dim=1)
 
-    PLAN = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+
+def parallelize(model: Block, mesh: Any) -> None:
+    parallelize_module(model, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
 
 
 @case(2, 4)
 def tensor_parallel() -> None:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     single, model = Block(), Block()
-    parallelize_module(model, mesh, Block.PLAN)
+    parallelize(model, mesh)
     (x,) = batches(1)
     reference = Reference([task_losses(single, x)], list(single.parameters()))
     params = list(model.parameters())
@@ -604,7 +608,7 @@ def tensor_parallel_replicas() -> None:
     """Each tensor-parallel pair has a part of the batch; the process group joins equal shards."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     single, model = Block(), Block()
-    parallelize_module(model, mesh["tp"], Block.PLAN)
+    parallelize(model, mesh["tp"])
     parts = batches(2)
     reference = Reference([task_losses(single, x) for x in parts], list(single.parameters()))
     params = list(model.parameters())
@@ -615,14 +619,12 @@ def tensor_parallel_replicas() -> None:
 @case(4)
 def fsdp_of_tensor_parallel() -> None:
     """Strided shards on two dimensions, shards of one, and replicas of the other."""
-    for names in (("dp", "tp"), ("tp", "dp")):
-        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=names)
-        if names[0] == "tp":
-            mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    for is_nested in (False, True):
         single, model = Block(), Block()
-        parallelize_module(model, mesh["tp"], Block.PLAN)
-        if names[0] == "tp":
-            fully_shard(model.up, mesh=mesh["dp"])
+        parallelize(model, mesh["tp"])
+        if is_nested:
+            fully_shard(model.norm, mesh=mesh["dp"])
         fully_shard(model, mesh=mesh["dp"])
         parts = batches(2)
         reference = Reference([task_losses(single, x) for x in parts], list(single.parameters()))
@@ -635,25 +637,21 @@ def dtensor_losses(x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
     first, second, third = weights
     hidden = torch.tanh(x @ first)
     out = torch.sin(hidden @ second) + third
-    return [out.square().mean(), -out.mean(), (hidden - 0.5).square().mean()]
+    return [out.square().mean(), -out.mean() - out.square().mean(), (hidden - 0.5).square().mean()]
 
 
-def dtensors_on(
-    mesh: Any, placements: Sequence[Sequence[Any]], of_inputs: Sequence[Any], turns: int = 2
-) -> None:
+def dtensors_on(mesh: Any, placements: Sequence[Sequence[Any]], of_inputs: Sequence[Any]) -> None:
     """Uneven shards of parameters and inputs, against the same computation on whole tensors."""
     generator = torch.Generator().manual_seed(5)
     shapes = ((5, 7), (7, 3), (3,))
-    whole = [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes
-    ]
-    params = [
-        nn.Parameter(distribute_tensor(tensor.detach(), mesh, own))
-        for tensor, own in zip(whole, placements, strict=True)
-    ]
+    whole = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    pairs = zip(whole, placements, strict=True)
+    params = [nn.Parameter(distribute_tensor(tensor, mesh, own)) for tensor, own in pairs]
+    for tensor in whole:
+        tensor.requires_grad_()
     x = torch.randn(8, 5, generator=generator, dtype=torch.float64)
     already: list[Tensor] | None = None
-    for _ in range(turns):
+    for _ in range(2):
         reference = Reference([dtensor_losses(x, whole)], whole)
         losses = dtensor_losses(distribute_tensor(x, mesh, of_inputs), params)
         check_step(reference, step(losses, params), params, already)
@@ -697,7 +695,7 @@ def partial_grads_from_backward_are_added_to() -> None:
         return [out.square().mean(), -out.mean()]
 
     inputs = distribute_tensor(x, mesh, [Shard(0)])
-    losses(inputs, param)[0].backward()
+    torch.autograd.backward(losses(inputs, param)[0])
     assert isinstance(param.grad, DTensor) and param.grad.placements[0].is_partial()
     (already,) = torch.autograd.grad(losses(x, whole)[0], whole)
     reference = Reference([losses(x, whole)], [whole])
@@ -811,7 +809,7 @@ def a_constant_loss_on_one_rank_is_refused_with_fsdp() -> None:
     losses = task_losses(model, batches(2)[dist.get_rank()])
     if dist.get_rank():
         losses[2] = losses[2].detach()
-    with pytest.raises(InvalidInputError, match="0.0 \\* output.sum\\(\\)"):
+    with pytest.raises(InvalidInputError, match=r"0\.0 \* output\.sum\(\)"):
         step(losses, list(model.parameters()))
 
 
@@ -880,11 +878,7 @@ def rows_of_different_lengths_are_gathered() -> None:
     lengths = [3, 0, 5, 1][:size]
     for dtype in (torch.float64, torch.bfloat16, torch.int64):
         for shape in ((), (2,), (2, 3)):
-            whole = [
-                (torch.arange(100)[: n * max(1, 2 * len(shape))] + 100 * r) for r, n in enumerate(lengths)
-            ]
             parts = [torch.full((n, *shape), float(r)).to(dtype) + n for r, n in enumerate(lengths)]
-            assert len(whole) == size
             expected = torch.cat(parts)
             assert torch.equal(gather_rows(parts[rank], world()), expected)
             counts = row_counts(parts[rank], world())
@@ -898,7 +892,7 @@ def rows_of_different_lengths_are_gathered() -> None:
 @case(2)
 def rows_that_do_not_fit_are_refused() -> None:
     odd = torch.ones(2, 3 + dist.get_rank())
-    with pytest.raises(InvalidInputError, match="rank 0: 2 axes, 3 numbers a row.*rank 1: 2 axes, 4 numbers"):
+    with pytest.raises(InvalidInputError, match=r"rank 0: .* 3 numbers a row.*rank 1: .* 4 numbers"):
         gather_rows(odd, world())
     with pytest.raises(InvalidInputError, match=r"counts \[1, 2\] does not fit"):
         gather_rows(torch.ones(3), world(), [1, 2])

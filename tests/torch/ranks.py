@@ -28,9 +28,10 @@ def run_on_ranks(module: str, names: Sequence[str], world_size: int, folder: Pat
 
     Returns what went wrong with each, one text for every rank that failed.
     """
-    import torch.multiprocessing
+    # Here, as the module is imported where there may be no torch.
+    from torch.multiprocessing.spawn import ProcessException, spawn
 
-    context = torch.multiprocessing.spawn(
+    context = spawn(  # type: ignore[no-untyped-call]
         _work, (module, list(names), world_size, str(folder)), nprocs=world_size, join=False
     )
     assert context is not None
@@ -41,10 +42,7 @@ def run_on_ranks(module: str, names: Sequence[str], world_size: int, folder: Pat
             if time.monotonic() > deadline:
                 problem = f"the ranks took more than {ALL_SECONDS} s"
                 break
-    except (
-        torch.multiprocessing.ProcessRaisedException,
-        torch.multiprocessing.ProcessExitedException,
-    ) as error:
+    except ProcessException as error:
         problem = str(error)
     for process in context.processes:
         if process.is_alive():
