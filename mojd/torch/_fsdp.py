@@ -107,9 +107,13 @@ def check_managed(managed: dict[int, Managed]) -> None:
 
 
 def gradients_of(
-    loss: Tensor, params: Sequence[Tensor], managed: dict[int, Managed], retain_graph: bool
+    loss: Tensor,
+    params: Sequence[Tensor],
+    managed: dict[int, Managed],
+    retain_graph: bool,
+    seed: Tensor | None = None,
 ) -> list[Tensor | None]:
-    """Return the gradients of a loss with respect to parameters some of which FSDP2 manages.
+    """Return the gradients of a loss, times `seed`, with respect to parameters some of which FSDP2 manages.
 
     Every `.grad` is as it was before, whatever happens.
     """
@@ -124,7 +128,8 @@ def gradients_of(
     try:
         for param in params:
             param.grad = None
-        torch.autograd.backward([loss], inputs=leaves, retain_graph=retain_graph)
+        seeds = None if seed is None else [seed]
+        torch.autograd.backward([loss], seeds, inputs=leaves, retain_graph=retain_graph)
         return [param.grad for param in params]
     finally:
         for param, grad in zip(params, kept, strict=True):

@@ -157,7 +157,7 @@ class Ranks:
         if self._groups:
             agree(losses, self.params, self._mesh_groups, self._groups)
 
-    def gradients_of(self, loss: Tensor, retain_graph: bool) -> Gradients:
+    def gradients_of(self, loss: Tensor, retain_graph: bool, seed: Tensor | None = None) -> Gradients:
         """Compute this rank's part of a loss's gradient.
 
         Gradients of shards are those of the mean over the ranks of FSDP2, which reduces them on the way;
@@ -169,6 +169,8 @@ class Ranks:
             The loss. A constant has no gradients.
         retain_graph : bool
             Whether another backward pass follows. It does, for all but the last loss.
+        seed : Tensor, shape (), optional
+            By what the loss is multiplied on the way back, such as the scale of a GradScaler. Default: 1.
 
         Returns
         -------
@@ -177,9 +179,11 @@ class Ranks:
         """
         found: Sequence[Tensor | None]
         if self._managed:
-            found = _fsdp.gradients_of(loss, self.params, self._managed, retain_graph)
+            found = _fsdp.gradients_of(loss, self.params, self._managed, retain_graph, seed)
         elif loss.requires_grad:
-            found = torch.autograd.grad(loss, self.params, retain_graph=retain_graph, allow_unused=True)
+            found = torch.autograd.grad(
+                loss, self.params, grad_outputs=seed, retain_graph=retain_graph, allow_unused=True
+            )
         else:
             found = [None] * len(self.params)
         with torch.no_grad():

@@ -722,6 +722,22 @@ def an_optimizer_takes_what_was_written() -> None:
     close(full(param.detach(), whole), whole.detach(), "parameter")
 
 
+@case(2)
+def seeds_scale_gradients() -> None:
+    plain, sharded = Tasks(), Tasks()
+    shard_parts(sharded)
+    seed = torch.tensor(8.0, dtype=torch.float64)
+    for model, group in ((plain, world()), (sharded, None)):
+        ranks = Ranks(list(model.parameters()), group)
+        loss = task_losses(model, batches(2)[dist.get_rank()])[0]
+        once = ranks.gradients_of(loss, retain_graph=True)
+        scaled = ranks.gradients_of(loss, retain_graph=False, seed=seed)
+        assert once[0] is not None
+        for first, second in zip(once, scaled, strict=True):
+            assert (first is None) == (second is None)
+            assert first is None or second is None or torch.equal(8 * first, second)
+
+
 # NaN
 
 
@@ -789,6 +805,21 @@ def a_mismatch_in_one_corner_of_a_mesh_reaches_all() -> None:
         losses[1] = losses[1].detach()
     with pytest.raises(InvalidInputError, match="a constant on another"):
         step(losses, [param])
+
+
+@case(4)
+def a_mismatch_in_one_replica_reaches_the_others() -> None:
+    """A constant is a mismatch among the ranks of a mesh, and none among replicas; still all of them raise."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    param = nn.Parameter(distribute_tensor(torch.ones(4), mesh["tp"], [Shard(0)]))
+    losses = [param.sum(), param.square().sum()]
+    if dist.get_rank() == 3:
+        losses[1] = losses[1].detach()
+    with pytest.raises(InvalidInputError, match="a constant on another"):
+        step(losses, [param], mesh.get_group("dp"))
+    losses[1] = losses[1].detach() if mesh.get_local_rank("dp") else losses[1]
+    G, _ = step(losses, [param], mesh.get_group("dp"))
+    assert G[1, 1] > 0, "the other replica's gradient, halved"
 
 
 @case(2)
