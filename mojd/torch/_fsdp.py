@@ -76,7 +76,7 @@ def _all_managed() -> Iterator[Managed]:
         if not isinstance(state, FSDPState) or id(state) in seen:
             continue
         seen.add(id(state))
-        # Before PyTorch 2.12 or so, a module has one group or none.
+        # In older versions of PyTorch, a module has one group or none.
         groups = getattr(state, "_fsdp_param_groups", None)
         if groups is None:
             groups = [group for group in [state._fsdp_param_group] if group is not None]

@@ -809,7 +809,7 @@ def a_mismatch_in_one_corner_of_a_mesh_reaches_all() -> None:
 
 @case(4)
 def a_mismatch_in_one_replica_reaches_the_others() -> None:
-    """A constant is a mismatch among the ranks of a mesh, and none among replicas; still all of them raise."""
+    """A constant is a mismatch among the ranks of a mesh and none among replicas; all of them raise."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     param = nn.Parameter(distribute_tensor(torch.ones(4), mesh["tp"], [Shard(0)]))
     losses = [param.sum(), param.square().sum()]
