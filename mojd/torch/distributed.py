@@ -15,13 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mojd.torch import _fsdp
-from mojd.torch._collectives import Reduction, check_dense, gather_rows, row_counts, sum_gradients
+from mojd.torch._averages import Gradients, PendingGradients
+from mojd.torch._collectives import check_dense, gather_rows, row_counts, sum_gradients
 from mojd.torch._groups import Group, agree, broadcast, check_devices, group_of
 from mojd.torch._shards import Layout, add_to_grad, is_dtensor, layouts, local_part
 
 __all__ = ["PendingGradients", "Ranks", "crosses_ranks", "gather_rows", "row_counts", "sum_gradients"]
-
-Gradients = list[Tensor | None]
 
 
 def crosses_ranks(params: Sequence[Tensor], process_group: Any) -> bool:
@@ -279,48 +278,3 @@ class Ranks:
         for direction, param in zip(directions, self.params, strict=True):
             if direction is not None:
                 add_to_grad(direction, param)
-
-
-class PendingGradients:
-    """Gradients of one loss whose averages are on their way; from :meth:`Ranks.start_average`."""
-
-    def __init__(
-        self, gradients: Gradients, params: Sequence[Tensor], averaged: Sequence[int], group: Group | None
-    ) -> None:
-        self._gradients = list(gradients)
-        self._averaged: Sequence[int] = ()
-        if group is None or len(group.ranks) < 2 or not averaged:
-            return
-        self._averaged = averaged
-        used = [gradients[index] is not None for index in averaged]
-        # All ranks send all parameters, zeros for those that their loss misses: who misses what is not known
-        # elsewhere, and ranks that send different sizes wait forever.
-        parts = [_or_zeros(gradients[index], params[index]) for index in averaged]
-        self._misses_some = not all(used)
-        self._is_used = torch.tensor(used, dtype=torch.uint8).to(parts[0].device, non_blocking=True)
-        self._work = dist.all_reduce(self._is_used, dist.ReduceOp.MAX, group=group.handle, async_op=True)
-        self._reduction = Reduction(parts, group, divisor=len(group.ranks))
-        for index in averaged:
-            # The buckets have copies.
-            self._gradients[index] = None
-
-    def wait(self) -> Gradients:
-        """Return the averages, with None where no rank's loss depends on the parameter.
-
-        Only a rank whose own loss misses a parameter waits for the device, to learn of the others.
-        """
-        if not self._averaged:
-            return self._gradients
-        self._work.wait()
-        means = self._reduction.wait()
-        is_used = self._is_used.tolist() if self._misses_some else [True] * len(means)
-        for index, mean, used in zip(self._averaged, means, is_used, strict=True):
-            self._gradients[index] = mean if used else None
-        return self._gradients
-
-
-def _or_zeros(gradient: Tensor | None, param: Tensor) -> Tensor:
-    """Return a gradient, or the zeros that stand for it."""
-    if gradient is not None:
-        return gradient
-    return torch.zeros_like(param.to_local() if is_dtensor(param) else param)  # type: ignore[attr-defined]
