@@ -33,7 +33,9 @@ class Jacobian:
 
     def derivatives(self, direction: dict[str, Tensor]) -> Tensor:
         """Return J d: how each loss changes along a direction."""
-        products = [(rows * direction[name]).reshape(len(rows), -1).sum(1) for name, rows in self.rows.items()]
+        products = [
+            (rows * direction[name]).reshape(len(rows), -1).sum(1) for name, rows in self.rows.items()
+        ]
         return torch.stack(products).sum(0)
 
 

@@ -46,7 +46,9 @@ def look_at(module: nn.Module) -> list[Any]:
 
 USES: dict[str, Callable[[Any, Tensor], object]] = {
     "gramian": lambda engine, losses: engine.gramian(losses),
-    "gradients": lambda engine, losses: engine.gradients(losses).weighted(torch.ones(losses.numel()).double()),
+    "gradients": lambda engine, losses: engine.gradients(losses).weighted(
+        torch.ones(losses.numel()).double()
+    ),
     "backward": lambda engine, losses: engine.backward(losses, weighting=mojd.upgrad),
 }
 with_every_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
@@ -102,13 +104,13 @@ class TestOthersGradients:
 
     def test_what_no_loss_reaches_keeps_its_gradient(self) -> None:
         problem = CASES["parameters_that_no_loss_reaches"].problem(3)
-        unused = problem.module.get_submodule("unused")
-        unused.weight.grad = mark = torch.randn_like(unused.weight)
+        weight, bias = (problem.module.get_parameter(f"unused.{name}") for name in ("weight", "bias"))
+        weight.grad = mark = torch.randn_like(weight)
         value = mark.clone()
         mojd.torch.Engine(problem.module).backward(problem.losses(), weighting=mojd.upgrad)
-        assert unused.weight.grad is mark
+        assert weight.grad is mark
         assert torch.equal(mark, value)
-        assert unused.bias.grad is None
+        assert bias.grad is None
 
     def test_gradients_are_not_shared(self) -> None:
         """Neither with each other, nor with parameters or inputs: optimisers change them in place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,7 @@ def on_sequences(name: str, module: Callable[[], nn.Module], forward: Forward, *
 
     def build(k: int) -> Problem:
         x = torch.randn(k, 5, 8)
-        return Problem(
-            module(), (x if batch_first else x.transpose(0, 1).contiguous(),), lambda m, x: losses(m, x), (axis,)
-        )
+        return Problem(module(), (x if batch_first else x.transpose(0, 1).contiguous(),), losses, (axis,))
 
     def losses(m: nn.Module, x: Tensor) -> Tensor:
         return score(forward(m, x), axis)
@@ -50,36 +49,27 @@ def plain(module: nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-for _batch_first in (True, False):
-    _where = "" if _batch_first else "_sequence_first"
-    on_sequences(
-        f"attention{_where}",
-        lambda first=_batch_first: nn.MultiheadAttention(8, 2, batch_first=first),
-        self_attention,
-        batch_first=_batch_first,
-    )
-    on_sequences(
-        f"attention_with_weights{_where}",
-        lambda first=_batch_first: nn.MultiheadAttention(8, 2, bias=False, batch_first=first),
-        attention_with_weights,
-        batch_first=_batch_first,
-    )
-    on_sequences(
-        f"attention_with_appended_keys{_where}",
-        lambda first=_batch_first: nn.MultiheadAttention(
-            8, 2, add_bias_kv=True, add_zero_attn=True, batch_first=first
-        ),
-        self_attention,
-        batch_first=_batch_first,
-    )
+for _first in (True, False):
+    _where = "" if _first else "_sequence_first"
+    for _name, _options, _forward in (
+        ("attention", {}, self_attention),
+        ("attention_with_weights", {"bias": False}, attention_with_weights),
+        ("attention_with_appended_keys", {"add_bias_kv": True, "add_zero_attn": True}, self_attention),
+    ):
+        on_sequences(
+            f"{_name}{_where}",
+            partial(nn.MultiheadAttention, 8, 2, batch_first=_first, **_options),
+            _forward,
+            batch_first=_first,
+        )
     for _norm_first in (True, False):
         on_sequences(
             f"encoder_layer{'_norm_first' if _norm_first else ''}{_where}",
-            lambda first=_batch_first, norm=_norm_first: nn.TransformerEncoderLayer(
-                8, 2, 12, dropout=0.0, batch_first=first, norm_first=norm
+            partial(
+                nn.TransformerEncoderLayer, 8, 2, 12, dropout=0.0, batch_first=_first, norm_first=_norm_first
             ),
             plain,
-            batch_first=_batch_first,
+            batch_first=_first,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,9 @@ from tests.torch.examples.zoo._case import Problem, Table, score, scores
 convolutional = Table()
 
 
-def behind(layer: nn.Module, channels: int = 4) -> nn.Module:
+def behind(make: Callable[[], nn.Module]) -> nn.Module:
     """Put a layer behind another one, so that gradients go through it, too."""
-    return nn.Sequential(nn.Conv2d(2, channels, 1), nn.Tanh(), layer)
+    return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Tanh(), make())
 
 
 convolutional.layer("conv1d", lambda: nn.Conv1d(3, 4, 3), 3, 8)
@@ -48,7 +49,7 @@ CONV2D: dict[str, Callable[[], nn.Module]] = {
     "conv_transpose2d_without_bias": lambda: nn.ConvTranspose2d(4, 3, 2, stride=2, bias=False),
 }
 for _name, _layer in CONV2D.items():
-    convolutional.layer(_name, lambda layer=_layer: behind(layer()), 2, 6, 7)
+    convolutional.layer(_name, partial(behind, _layer), 2, 6, 7)
 convolutional.layer("conv_transpose1d", lambda: nn.ConvTranspose1d(3, 4, 3, stride=2, padding=1), 3, 6)
 convolutional.layer("conv_transpose3d", lambda: nn.ConvTranspose3d(2, 3, 2, groups=1), 2, 3, 2, 3)
 convolutional.layer(

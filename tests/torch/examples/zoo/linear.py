@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.torch.examples.zoo._case import Problem, Table, score, scores
+from tests.torch.examples.zoo._case import Problem, Table, score
 
 linear = Table()
 
@@ -69,7 +69,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.first(x))
         h = h + self.second(h)
-        y = self.third(h) * h
+        y: Tensor = self.third(h) * h
         y += h
         return y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,9 @@ normalisation = Table()
 def spread(*layers: nn.Module) -> nn.Sequential:
     """Give norms weights other than one and zero, and running statistics other than the first."""
     module = nn.Sequential(*layers)
-    norms = nn.ModuleList(layer for layer in layers if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d))
+    norms = nn.ModuleList(
+        layer for layer in layers if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+    )
     with torch.no_grad():
         for name, tensor in [*norms.named_parameters(), *norms.named_buffers()]:
             if tensor.is_floating_point():
@@ -32,11 +35,26 @@ ON_FEATURES: dict[str, Callable[[], nn.Module]] = {
     "rms_norm": lambda: nn.RMSNorm(6, eps=1e-6),
     "rms_norm_without_affine": lambda: nn.RMSNorm(6, elementwise_affine=False),
 }
+
+
+def on_features(make: Callable[[], nn.Module]) -> nn.Module:
+    """Put a norm first."""
+    return spread(make(), nn.Linear(6, 3))
+
+
+def on_sequences(make: Callable[[], nn.Module]) -> nn.Module:
+    """Put a norm between linear layers."""
+    return spread(nn.Linear(4, 6), make(), nn.Linear(6, 3))
+
+
+def on_images(make: Callable[[], nn.Module]) -> nn.Module:
+    """Put a norm between convolutions."""
+    return spread(nn.Conv2d(2, 6, 2), make(), nn.Conv2d(6, 3, 2))
+
+
 for _name, _layer in ON_FEATURES.items():
-    normalisation.layer(_name, lambda layer=_layer: spread(layer(), nn.Linear(6, 3)), 6)
-    normalisation.layer(
-        f"{_name}_on_sequences", lambda layer=_layer: spread(nn.Linear(4, 6), layer(), nn.Linear(6, 3)), 5, 4
-    )
+    normalisation.layer(_name, partial(on_features, _layer), 6)
+    normalisation.layer(f"{_name}_on_sequences", partial(on_sequences, _layer), 5, 4)
 ON_IMAGES: dict[str, Callable[[], nn.Module]] = {
     "group_norm": lambda: nn.GroupNorm(3, 6),
     "group_norm_without_affine": lambda: nn.GroupNorm(3, 6, affine=False),
@@ -51,9 +69,7 @@ ON_IMAGES: dict[str, Callable[[], nn.Module]] = {
     "local_response_norm": lambda: nn.LocalResponseNorm(3, alpha=1.0),
 }
 for _name, _layer in ON_IMAGES.items():
-    normalisation.layer(
-        _name, lambda layer=_layer: spread(nn.Conv2d(2, 6, 2), layer(), nn.Conv2d(6, 3, 2)), 2, 4, 5
-    )
+    normalisation.layer(_name, partial(on_images, _layer), 2, 4, 5)
 normalisation.layer("group_norm_on_features", lambda: spread(nn.Linear(4, 6), nn.GroupNorm(2, 6)), 4)
 normalisation.layer("group_norm_on_sequences", lambda: spread(nn.Conv1d(4, 6, 2), nn.GroupNorm(2, 6)), 4, 5)
 normalisation.layer(
@@ -127,15 +143,12 @@ def embedding_bag_with_weights(k: int) -> Problem:
 @normalisation
 def embedding_of_the_same_tokens(k: int) -> Problem:
     """Every example has the same token, at every position."""
-    module = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
-    positions = nn.Embedding(5, 4)
+    module = nn.ModuleList([nn.Embedding(7, 4), nn.Embedding(5, 4), nn.Linear(4, 3)])
 
-    def losses(both: nn.ModuleList, words: Tensor, x: Tensor) -> Tensor:
-        sequence = both[0][0](words) + both[1](torch.arange(5)) + x
-        return score(both[0][1](sequence))
+    def losses(layers: nn.ModuleList, words: Tensor, x: Tensor) -> Tensor:
+        return score(layers[2](layers[0](words) + layers[1](torch.arange(5)) + x))
 
-    inputs = (torch.full((k, 5), 3), torch.randn(k, 5, 4))
-    return Problem(nn.ModuleList([module, positions]), inputs, losses)
+    return Problem(module, (torch.full((k, 5), 3), torch.randn(k, 5, 4)), losses)
 
 
 @normalisation

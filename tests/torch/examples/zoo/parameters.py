@@ -28,7 +28,9 @@ class Weight(nn.Module):
 
 def raw(name: str, shape: tuple[int, ...], use: Callable[[Tensor, Tensor], Tensor], *inputs: int) -> None:
     """Add a use of a parameter between two linear layers, the last input axis being the features."""
-    parameters.layer(name, lambda: nn.Sequential(nn.Linear(inputs[-1], inputs[-1]), Weight(shape, use)), *inputs)
+    parameters.layer(
+        name, lambda: nn.Sequential(nn.Linear(inputs[-1], inputs[-1]), Weight(shape, use)), *inputs
+    )
 
 
 raw("added_vector", (4,), lambda x, w: x + w, 4)
@@ -51,7 +53,9 @@ raw("matrix_vector_product_on_sequences", (4,), lambda x, w: x @ w, 5, 4)
 raw("einsum", (5, 4, 3), lambda x, w: torch.einsum("kti,tio->kto", x, w), 5, 4)
 raw("einsum_with_one_weight_for_all_positions", (4, 3), lambda x, w: torch.einsum("kti,io->kot", x, w), 5, 4)
 raw("einsum_quadratic", (4, 4), lambda x, w: torch.einsum("ki,ij,kj->k", x, w, x), 4)
-raw("batched_product_with_an_expanded_weight", (4, 3), lambda x, w: torch.bmm(x, w.expand(len(x), 4, 3)), 5, 4)
+raw(
+    "batched_product_with_an_expanded_weight", (4, 3), lambda x, w: torch.bmm(x, w.expand(len(x), 4, 3)), 5, 4
+)
 raw("added_product", (3,), lambda x, w: torch.addmm(w, x, torch.ones(4, 3, dtype=x.dtype).cumsum(0)), 4)
 raw("linear_with_an_expanded_weight", (1, 4), lambda x, w: F.linear(x, w.expand(3, 4)), 4)
 raw("linear_with_a_bias_that_is_a_view", (4, 5), lambda x, w: F.linear(x, w[:, :4], w[:, 4]), 4)
@@ -63,7 +67,12 @@ raw("repeated", (1, 2, 4), lambda x, w: torch.cat([w.repeat(len(x), 1, 1), x], 1
 raw("maximum", (4,), lambda x, w: torch.maximum(x, w), 6, 4)
 raw("shrinkage", (4,), lambda x, w: F.relu(x.abs() - w.abs()) * x.sign(), 4)
 raw("per_example_loop_over_rows", (3, 4), lambda x, w: torch.stack([(x * row).sin() for row in w], 1), 4)
-raw("spectral_filter", (3, 2), lambda x, w: torch.fft.irfft(torch.fft.rfft(x) * torch.view_as_complex(w), 4), 4)
+raw(
+    "spectral_filter",
+    (3, 2),
+    lambda x, w: torch.fft.irfft(torch.fft.rfft(x) * torch.view_as_complex(w), 4),
+    4,
+)
 raw("convolution_as_einsum", (3, 2), lambda x, w: torch.einsum("klw,ow->kol", x.unfold(1, 2, 1), w), 4)
 
 
@@ -102,7 +111,7 @@ def learned_weight_of_the_loss(k: int) -> Problem:
     """A log-variance that scales each loss and is added to it."""
 
     def losses(both: nn.ModuleList, x: Tensor) -> Tensor:
-        s = both[1].weight
+        s = both[1].get_parameter("weight")
         return score(both[0](x)) * torch.exp(-s) + s
 
     return Problem(nn.ModuleList([nn.Linear(4, 3), Weight((), torch.add)]), (torch.randn(k, 4),), losses)
@@ -205,7 +214,7 @@ class Scaled(torch.autograd.Function):
 
 def scaled(x: Tensor, weight: Tensor) -> Tensor:
     """Apply the function."""
-    output: Tensor = Scaled.apply(x, weight)
+    output: Tensor = Scaled.apply(x, weight)  # type: ignore[no-untyped-call]
     return output
 
 

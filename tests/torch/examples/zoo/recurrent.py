@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +12,21 @@ from tests.torch.examples.zoo._case import Problem, Table, score, scores, scores
 
 recurrent = Table()
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "rnn": lambda **options: nn.RNN(3, 4, **options),
-    "gru": lambda **options: nn.GRU(3, 4, **options),
-    "lstm": lambda **options: nn.LSTM(3, 4, **options),
-}
+
+def batch_first(network: Callable[..., nn.Module], k: int) -> Problem:
+    """Build a network on (K, T, 3)."""
+    return Problem(network(3, 4, batch_first=True), (torch.randn(k, 6, 3),), scores)
+
+
+def sequence_first(network: Callable[..., nn.Module], k: int) -> Problem:
+    """Build a network on (T, K, 3)."""
+    return Problem(network(3, 4), (torch.randn(6, k, 3),), scores_axis_1, (1,))
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 for _name, _network in NETWORKS.items():
-    recurrent.add(
-        _name, lambda k, net=_network: Problem(net(batch_first=True), (torch.randn(k, 6, 3),), scores)
-    )
-    recurrent.add(
-        f"{_name}_sequence_first",
-        lambda k, net=_network: Problem(net(), (torch.randn(6, k, 3),), scores_axis_1, (1,)),
-    )
+    recurrent.add(_name, partial(batch_first, _network))
+    recurrent.add(f"{_name}_sequence_first", partial(sequence_first, _network))
 recurrent.add(
     "lstm_of_two_layers_in_two_directions",
     lambda k: Problem(
@@ -96,14 +99,16 @@ class Elman(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         entered = self.enter(x)
         h = entered.new_zeros(len(x), 4)
-        total = entered.new_zeros(len(x))
+        total: Tensor = entered.new_zeros(len(x))
         for step in range(x.shape[1]):
             h = torch.tanh(entered[:, step] + self.again(h))
             total += score(h)
         return total
 
 
-recurrent.add("losses_summed_over_time", lambda k: Problem(Elman(), (torch.randn(k, 6, 3),), lambda m, x: m(x)))
+recurrent.add(
+    "losses_summed_over_time", lambda k: Problem(Elman(), (torch.randn(k, 6, 3),), lambda m, x: m(x))
+)
 
 
 @recurrent

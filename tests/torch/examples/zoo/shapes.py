@@ -135,7 +135,7 @@ def positions_for_as_many_steps_as_examples(k: int) -> Problem:
     """A parameter of shape (K, 4) that is added along time, not along the examples."""
 
     def losses(both: nn.ModuleList, x: Tensor) -> Tensor:
-        return score(both[1](x + both[0].weight))
+        return score(both[1](x + both[0].get_parameter("weight")))
 
     module = nn.ModuleList([nn.Embedding(k, 4), nn.Linear(4, 3)])
     return Problem(module, (torch.randn(k, k, 4),), losses)

@@ -42,7 +42,9 @@ def same_activations_used_twice(k: int) -> Problem:
 
 @sharing
 def weight_of_two_modules(k: int) -> Problem:
-    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 3))
+    module = nn.Sequential(
+        nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 3)
+    )
     module[2].weight = module[0].weight
     return Problem(module, (torch.randn(k, 4),), scores)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +28,11 @@ def small_network() -> nn.Module:
     )
 
 
+def frozen_network(*names: str) -> nn.Module:
+    """Return that network with parameters frozen."""
+    return freeze(small_network(), *names)
+
+
 FROZEN = {
     "frozen_weights": ("0.weight", "1.weight", "4.weight", "5.weight"),
     "frozen_biases": ("0.bias", "1.bias", "4.bias", "5.bias"),
@@ -35,7 +42,7 @@ FROZEN = {
     "all_frozen_but_one_bias": ("0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "5.weight", "5.bias"),
 }
 for _name, _names in FROZEN.items():
-    training.layer(_name, lambda names=_names: freeze(small_network(), *names), 2, 4)
+    training.layer(_name, partial(frozen_network, *_names), 2, 4)
 
 
 @training
@@ -118,7 +125,8 @@ def gradients_that_are_zero_but_for_one_step(k: int) -> Problem:
     """Each example's loss sees the time step of its own number only: diagonal gradients."""
 
     def losses(layers: nn.Module, x: Tensor, seen: Tensor) -> Tensor:
-        return (layers(x).sin().sum(-1) * seen).sum(1)
+        per_step: Tensor = layers(x).sin().sum(-1)
+        return (per_step * seen).sum(1)
 
     seen = torch.eye(k, 4) if k <= 4 else torch.eye(4).repeat(k, 1)[:k]
     return Problem(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), (torch.randn(k, 4, 3), seen), losses)

@@ -33,7 +33,7 @@ def loop_over_examples(k: int) -> Problem:
 @unusual
 def loop_over_batches_of_one(k: int) -> Problem:
     def losses(layers: nn.Module, x: Tensor) -> Tensor:
-        return torch.cat([scores(layers, row) for row in x.split(1)])
+        return torch.cat([scores(layers, row) for row in torch.split(x, 1)])
 
     return Problem(network(), (torch.randn(k, 4),), losses)
 
@@ -41,7 +41,7 @@ def loop_over_batches_of_one(k: int) -> Problem:
 @unusual
 def two_halves_of_a_batch(k: int) -> Problem:
     def losses(layers: nn.Module, x: Tensor) -> Tensor:
-        return torch.cat([scores(layers, part) for part in x.split(2)])
+        return torch.cat([scores(layers, part) for part in torch.split(x, 2)])
 
     return Problem(network(), (torch.randn(k, 4),), losses)
 
@@ -62,7 +62,9 @@ def each_example_repeated(k: int) -> Problem:
     """Three augmented copies, one after the other."""
 
     def losses(layers: nn.Module, x: Tensor) -> Tensor:
-        copies = x.repeat_interleave(3, 0) * torch.linspace(0.5, 1.5, 3, dtype=x.dtype).repeat(len(x))[:, None]
+        copies = (
+            x.repeat_interleave(3, 0) * torch.linspace(0.5, 1.5, 3, dtype=x.dtype).repeat(len(x))[:, None]
+        )
         return scores(layers, copies).view(-1, 3).mean(1)
 
     return Problem(network(), (torch.randn(k, 4),), losses)
@@ -134,7 +136,7 @@ def examples_as_channels(k: int) -> Problem:
         count = len(x)
         weight = layer.weight.repeat(count, 1, 1, 1)
         output = F.conv2d(x.flatten(0, 1).unsqueeze(0), weight, groups=count)
-        return score(output.unflatten(1, (count, -1))[0])
+        return score(output.view(count, -1))
 
     return Problem(nn.Conv2d(2, 3, 3, bias=False), (torch.randn(k, 2, 5, 5),), losses)
 
