@@ -45,12 +45,11 @@ class State:
 class Network(nn.Module):
     """Layers by name, made at their first use for the shapes that they meet."""
 
-    def __init__(self, names: list[str], seed: int) -> None:
+    def __init__(self, names: list[str]) -> None:
         super().__init__()
         self.names = names
         self.layers = nn.ModuleDict()
         self.extra = nn.ParameterDict()
-        self.seed = seed
 
     def layer(
         self, key: str, make: type[nn.Module] | None = None, *args: object, **options: object
@@ -184,7 +183,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, Tensor, int, int]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # A first layer, so that there is always something to train.
-        network = Network(["again", *names], seed)
+        network = Network(["again", *names])
         x = torch.randn(shape, dtype=torch.float64)
         network(x, axis)  # makes the layers
     return network, x, axis, count
@@ -204,13 +203,13 @@ def test_random_networks(drawn: tuple[Network, Tensor, int, int]) -> None:
 
 
 @settings(max_examples=100)
-@given(networks(), st.floats(0.0, 2.0), st.randoms(use_true_random=False))
-def test_a_step_after_another(drawn: tuple[Network, Tensor, int, int], shift: float, random: object) -> None:
+@given(networks())
+def test_a_step_after_another(drawn: tuple[Network, Tensor, int, int]) -> None:
     """One engine sees three graphs of the same shape, then one of another."""
     network, x, axis, count = drawn
     note(f"{network.names} on {tuple(x.shape)}, examples along {axis}")
     engine = mojd.torch.Engine(network)
-    batches = [x, x.flip(axis) + shift, x.cos(), x.narrow(axis, 0, max(count - 1, 1))]
+    batches = [x, x.flip(axis) + 0.1, x.cos(), x.narrow(axis, 0, max(count - 1, 1))]
     for inputs in batches:
         losses = network(inputs, axis)
         assert_gramians_close(engine.gramian(losses), jacobian(network, losses).gramian(), TOLERANCE)

@@ -81,7 +81,7 @@ def test_the_graph_still_serves(case: Case) -> None:
     losses = problem.losses()
     engine = mojd.torch.Engine(problem.module)
     engine.gramian(losses)
-    engine.gradients(losses).gramian()
+    engine.gradients(losses, retain_graph=True).gramian()
     found = torch.autograd.grad(losses.sum(), trainable, allow_unused=True)
     for before, after in zip(expected, found, strict=True):
         assert (before is None) == (after is None)
