@@ -48,9 +48,14 @@ def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
 
 
 def find_layouts(plain: Tensor, scaled: Tensor, factors: Tensor) -> list[Layout]:
-    """Return the layouts that explain why `plain` became `scaled` when examples were scaled by `factors`."""
+    """Return the layouts that explain why `plain` became `scaled` when examples were scaled by `factors`.
+
+    What is not finite is left out: it says nothing.
+    """
     size = len(factors)
-    largest = scaled.abs().amax() if scaled.numel() else scaled.new_zeros(())
+    finite = torch.isfinite(plain) & torch.isfinite(scaled)
+    plain, scaled = plain.where(finite, 0), scaled.where(finite, 0)
+    largest = scaled.abs().amax() if scaled.numel() else scaled.new_zeros(()).abs()
     tolerance = _tolerance(plain.dtype) * largest
     found = []
     for layout in _candidates(plain.shape, size):

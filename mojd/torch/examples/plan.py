@@ -50,7 +50,7 @@ class Plan(NamedTuple):
         Of the gradients at these edges.
     is_certain : bool
         Whether the layouts will be the same for the next graph of this signature and these shapes. Not if
-        so many gradients were zero that several layouts explain the others.
+        gradients were zero, or not finite, and several layouts explain the others.
     """
 
     uses: list[Use]
@@ -143,7 +143,8 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         if not mixed:
             layouts = {edge: found[0] for edge, found in candidates.items()}
             shapes = tuple(plain[edge].shape for edge in layouts)
-            return Plan(uses, layouts, shapes, all(len(found) == 1 for found in candidates.values()))
+            is_certain = all(len(candidates[edge]) == 1 and scaled[edge].isfinite().all() for edge in edges)
+            return Plan(uses, layouts, shapes, is_certain)
         more = {edge.node for edge in mixed if parameters_only[edge.node]}
         if not more:
             culprit = next(use for use in uses if use.node == mixed[0].node)
