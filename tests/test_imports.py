@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -131,6 +132,17 @@ print(time.perf_counter() - start)
 """
         assert min(float(run(code)) for _ in range(3)) < 0.3
 
+    def test_the_adapter_says_what_is_missing(self) -> None:
+        code = """
+import sys
+sys.modules["torch"] = None
+try:
+    import mojd.torch
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+        assert run(code).startswith("MissingDependencyError mojd.torch needs PyTorch")
+
     def test_checks_are_loaded_on_demand(self) -> None:
         loaded = "'mojd.properties' in sys.modules, 'hypothesis' in sys.modules"
         code = f"import sys, mojd; print({loaded}); mojd.check, mojd.properties.conflict; print({loaded})"
@@ -166,6 +178,13 @@ print(json.dumps(sorted(public)))
         ids=lambda m: m.__name__,
     )
     def test_all_is_sorted_and_exists(self, module: ModuleType) -> None:
+        self.check_names(module)
+
+    def test_names_of_the_adapter(self) -> None:
+        pytest.importorskip("torch")
+        self.check_names(importlib.import_module("mojd.torch"))
+
+    def check_names(self, module: ModuleType) -> None:
         names: list[str] = list(module.__all__)
         assert len(names) == len(set(names))
         assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))

@@ -35,7 +35,8 @@ from mojd.torch.methods import (
     Sum,
     UPGrad,
 )
-from mojd.torch.pcd import PCD, PCDInfo, PCDWeighting
+from mojd.torch.pcd import PCD, PCDInfo
+from mojd.torch.pcd_weighting import PCDWeighting
 from mojd.torch.registered import weighting
 from mojd.torch.weightings import (
     dualproj,

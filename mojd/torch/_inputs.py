@@ -95,7 +95,9 @@ def losses_of(losses: Any) -> tuple[Tensor, ...]:
     if isinstance(losses, Tensor):
         if losses.ndim != 1:
             raise InvalidInputError(_shape_advice(losses))
-        found = tuple(losses.unbind())
+        # Views made without gradients would have no graph.
+        with torch.enable_grad():
+            found = tuple(losses.unbind())
     elif isinstance(losses, Mapping):
         raise InvalidTypeError(
             f"losses is a {type(losses).__name__}; pass list(losses.values()), so that their order is yours"
@@ -143,3 +145,32 @@ def _check_loss(loss: Any, index: int) -> None:
         raise InvalidInputError(
             f"losses[{index}] has shape {tuple(loss.shape)}; a loss is a scalar: reduce it, as with .mean()"
         )
+
+
+def check_layout(tensor: Tensor, gradient: Tensor | None) -> None:
+    """Raise if a gradient is sparse."""
+    if gradient is not None and gradient.layout != torch.strided:
+        raise InvalidTypeError(
+            f"a parameter of shape {tuple(tensor.shape)} has a gradient of layout {gradient.layout}; use "
+            "sparse=False in its module"
+        )
+
+
+def check_gradient(tensor: Tensor, gradient: Any, name: str) -> None:
+    """Raise unless a gradient from elsewhere is None, or a tensor such as its parameter."""
+    if gradient is None:
+        return
+    if not isinstance(gradient, Tensor):
+        raise InvalidTypeError(f"{name} is a {type(gradient).__name__}; pass a tensor or None")
+    check_layout(tensor, gradient)
+    for what in ("shape", "dtype", "device"):
+        mine, its = getattr(gradient, what), getattr(tensor, what)
+        if mine != its:
+            raise InvalidInputError(
+                f"{name} has {what} {_plain(mine)}, but its parameter has {_plain(its)}; they must be the "
+                "same"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, torch.Size) else value

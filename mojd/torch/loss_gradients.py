@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mojd.errors import InvalidInputError, InvalidTypeError
-from mojd.torch._inputs import losses_of, parameters_of, trainable
+from mojd.torch._inputs import check_gradient, check_layout, losses_of, parameters_of, trainable
 from mojd.torch._products import gramians
 from mojd.torch._weighted_sums import WeightedSum, add_on_cpu, add_on_device
 
@@ -131,7 +131,7 @@ class LossGradients:
                 "anew, or pass retain_graph=True to the call that comes first"
             ) from error
         for tensor, gradient in zip(self.params, found, strict=True):
-            _check_layout(tensor, gradient)
+            check_layout(tensor, gradient)
         return list(found)
 
     def add_gradients(
@@ -170,7 +170,7 @@ class LossGradients:
                     "pass one for each, None where there is none"
                 )
             for i, (tensor, gradient) in enumerate(zip(self.params, row, strict=True)):
-                _check_gradient(tensor, gradient, f"gradients[{k}][{i}]")
+                check_gradient(tensor, gradient, f"gradients[{k}][{i}]")
         self._merge(rows)
         self._scale = scale
 
@@ -300,30 +300,3 @@ class LossGradients:
             raise InvalidInputError(
                 f"{call} needs gradients: call add(losses) first; write() lets go of them"
             )
-
-
-def _check_layout(tensor: Tensor, gradient: Tensor | None) -> None:
-    if gradient is not None and gradient.layout != torch.strided:
-        raise InvalidTypeError(
-            f"a parameter of shape {tuple(tensor.shape)} has a gradient of layout {gradient.layout}; use "
-            "sparse=False in its module"
-        )
-
-
-def _check_gradient(tensor: Tensor, gradient: Any, name: str) -> None:
-    if gradient is None:
-        return
-    if not isinstance(gradient, Tensor):
-        raise InvalidTypeError(f"{name} is a {type(gradient).__name__}; pass a tensor or None")
-    _check_layout(tensor, gradient)
-    for what in ("shape", "dtype", "device"):
-        mine, its = getattr(gradient, what), getattr(tensor, what)
-        if mine != its:
-            raise InvalidInputError(
-                f"{name} has {what} {_plain(mine)}, but its parameter has {_plain(its)}; they must be the "
-                "same"
-            )
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, torch.Size) else value

@@ -25,8 +25,8 @@ def backward(
 ) -> StepInfo:
     r"""Differentiate several losses, weigh their gradients, and add the direction to ``.grad``.
 
-    .. math:: \texttt{.grad} \leftarrow \texttt{.grad} + d, \qquad d = \sum_k w_k\, g_k, \qquad w = \omega(J
-    J^\top)
+    .. math:: \texttt{.grad} \leftarrow \texttt{.grad} + d, \qquad d = \sum_k w_k\, g_k, \qquad
+       w = \omega(J J^\top)
 
     It stands where ``loss.backward()`` does; any optimiser takes the step.
 

@@ -11,163 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import mojd
-from mojd._arrays import FloatArray, as_array, to_host
-from mojd._checks import check_tau, number
-from mojd.errors import InvalidInputError
+from mojd._arrays import FloatArray, to_host
 from mojd.status import Status
-from mojd.torch._weighing import Weighed, weights_like
 from mojd.torch.info import StepInfo
 from mojd.torch.methods import GradientMethod
-
-_STATE = ("tau", "beta", "eps", "rescale", "mean_square", "steps")
-
-
-def update_average(
-    mean_square: Tensor, steps: Tensor, gramian: Tensor, beta: float, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Update PCD's moving average with a Gramian, where it is and without waiting for it.
-
-    What :func:`mojd.normalise` does, bit for bit. There, a NaN is looked for on the host.
-
-    Parameters
-    ----------
-    mean_square : Tensor, shape (K,), float64
-        v, the average of ‖g‖² without bias correction.
-    steps : Tensor, shape (), int64
-        How many finite Gramians went into it.
-    gramian : Tensor, shape (K, K)
-    beta, eps : float
-
-    Returns
-    -------
-    scales, mean_square, steps : Tensor
-        s = 1/√(v/(1 − βᵗ) + ε), and the new state: the old one if the Gramian is not finite.
-    """
-    finite = torch.isfinite(gramian).all()
-    updated = beta * mean_square + (1.0 - beta) * gramian.diagonal().double()
-    mean_square = torch.where(finite, updated, mean_square)
-    steps = steps + finite
-    correction = 1.0 - torch.pow(beta, steps.double())
-    corrected = torch.where(steps > 0, mean_square / correction, mean_square)
-    square = corrected + eps
-    positive = square > 0
-    scales = torch.where(positive, 1.0 / torch.sqrt(torch.where(positive, square, 1.0)), 0.0 * square)
-    return scales, mean_square, steps
-
-
-class PCDWeighting:
-    """Weigh by :func:`mojd.pcd`, with gradients normalised by a moving average of their norms.
-
-    Maps this step's Gramian (K, K), the primary first, to weights (K,), and moves the average on: for
-    :func:`mojd.torch.backward` and everything else that takes a weighting.
-
-    Parameters
-    ----------
-    tau, beta, eps, rescale
-        As for :class:`mojd.torch.PCD`.
-
-    Attributes
-    ----------
-    mean_square : Tensor, shape (K,), float64, or None
-        The moving average of ‖g‖², on the device of the Gramians. None before the first step.
-    steps : Tensor, shape (), int64
-        How many finite Gramians went into it.
-    """
-
-    def __init__(
-        self,
-        tau: float | Sequence[float] | Tensor = 0.02,
-        beta: float = 0.999,
-        eps: float = 1e-8,
-        rescale: bool = True,
-    ) -> None:
-        self.tau = _tau_of(tau)
-        self.beta = number(beta, "beta", "the decay of the average")
-        self.eps = number(eps, "eps", "it is added to the average")
-        if not 0.0 <= self.beta < 1.0:
-            raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
-        if not 0.0 <= self.eps < math.inf:
-            raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
-        self.rescale = bool(rescale)
-        self.mean_square: Tensor | None = None
-        self.steps = torch.zeros((), dtype=torch.int64)
-
-    def __repr__(self) -> str:
-        """Show the options."""
-        tau = self.tau if isinstance(self.tau, float) else self.tau.tolist()
-        return f"tau={tau}, beta={self.beta}, eps={self.eps}, rescale={self.rescale}"
-
-    def __call__(self, gramian: Tensor) -> Tensor:
-        """Return the weights of this step."""
-        return self.weigh(gramian).weights
-
-    def weigh(self, gramian: Tensor) -> Weighed:
-        """Return the weights of this step, and update the average; NaN leaves it as it was."""
-        size, device = len(gramian), gramian.device
-        held = self.mean_square
-        if held is None:
-            held = torch.zeros(size, dtype=torch.float64, device=device)
-        elif len(held) != size:
-            raise InvalidInputError(
-                f"PCD has the state of {len(held)} losses, got {size}; make a new object for others"
-            )
-        if isinstance(self.tau, Tensor):
-            if len(self.tau) != size - 1:
-                raise InvalidInputError(
-                    f"tau has {len(self.tau)} entries for {size - 1} secondaries: losses[0] is the "
-                    "primary, and has none"
-                )
-            self.tau = self.tau.to(device)
-        scales, mean_square, steps = update_average(
-            held.to(device), self.steps.to(device), gramian, self.beta, self.eps
-        )
-        function = partial(mojd.pcd, tau=self.tau, scales=scales, rescale=self.rescale, nonfinite="propagate")
-        weights = weights_like(function(gramian), gramian)
-        self.mean_square, self.steps = mean_square, steps
-        return Weighed(weights, function)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the options, the average and the number of steps."""
-        state = {name: getattr(self, name) for name in _STATE}
-        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state, with its options.
-
-        Raises
-        ------
-        InvalidInputError
-            If an entry is missing, or there is one too many.
-        """
-        if set(state) != set(_STATE):
-            given = ", ".join(map(str, state))
-            raise InvalidInputError(
-                f"state must have the entries {', '.join(_STATE)}, from state_dict(); got {given}"
-            )
-        for name in _STATE:
-            value = state[name]
-            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
-
-    def to(self, device: torch.device | str) -> None:
-        """Move the state."""
-        self.steps = self.steps.to(device)
-        if self.mean_square is not None:
-            self.mean_square = self.mean_square.to(device)
-        if isinstance(self.tau, Tensor):
-            self.tau = self.tau.to(device)
-
-
-def _tau_of(tau: Any) -> float | Tensor:
-    """Return τ as a number for all secondaries, or a float64 tensor with one each."""
-    array = as_array(tau, "tau")
-    values = to_host(array)
-    if values.ndim > 1 or values.size == 0:
-        raise InvalidInputError(
-            f"tau has shape {values.shape}; pass a number for all secondaries, or one for each in a sequence"
-        )
-    check_tau(values)
-    return float(values) if values.ndim == 0 else torch.tensor(values, dtype=torch.float64)
+from mojd.torch.pcd_weighting import PCDWeighting
 
 
 class PCDInfo(StepInfo):
@@ -266,8 +114,8 @@ class PCD(GradientMethod):
     Notes
     -----
     Names, order and defaults are those of the official release, and so are those of what :meth:`backward`
-    returns (see :class:`PCDInfo`). Two things differ: ``.grad`` is added to, as by ``loss.backward()``, so that
-    ``optimizer.zero_grad()`` is needed; and a step with NaN or infinity leaves the average as it was, bit for
+    returns (see :class:`PCDInfo`). Two things differ. ``.grad`` is added to, as by ``loss.backward()``: call
+    ``optimizer.zero_grad()`` before. And a step with NaN or infinity leaves the average as it was, bit for
     bit. Nothing waits for a device.
 
     References
@@ -298,3 +146,37 @@ class PCD(GradientMethod):
         rescale: bool = True,
     ) -> None:
         super().__init__(params, PCDWeighting(tau, beta, eps, rescale))
+
+    def backward(
+        self,
+        losses: Sequence[Tensor] | Tensor,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        retain_graph: bool = False,
+    ) -> PCDInfo:
+        """Differentiate the losses, the primary first, and add the direction to ``.grad``.
+
+        Parameters, errors and costs are those of :meth:`GradientMethod.backward`.
+
+        Returns
+        -------
+        PCDInfo
+        """
+        info = super().backward(losses, scaler=scaler, retain_graph=retain_graph)
+        assert isinstance(info, PCDInfo)
+        return info
+
+    def apply_gradients(
+        self, grads: Sequence[Sequence[Tensor | None]], *, scaler: torch.amp.GradScaler | None = None
+    ) -> PCDInfo:
+        """Weigh gradients that were computed elsewhere, the primary's first.
+
+        Parameters and errors are those of :meth:`GradientMethod.apply_gradients`.
+
+        Returns
+        -------
+        PCDInfo
+        """
+        info = super().apply_gradients(grads, scaler=scaler)
+        assert isinstance(info, PCDInfo)
+        return info
