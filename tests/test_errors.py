@@ -18,6 +18,7 @@ from mojd import (
     MissingDependencyError,
     MojdError,
     NonFiniteError,
+    NotDifferentiableError,
     SolverError,
 )
 from mojd.weightings import registered_programmes
@@ -56,6 +57,7 @@ class TestHierarchy:
             (NonFiniteError, ValueError),
             (MissingDependencyError, ImportError),
             (SolverError, RuntimeError),
+            (NotDifferentiableError, NotImplementedError),
         ],
     )
     def test_each_is_what_a_caller_expects(self, kind: type[Exception], builtin: type[Exception]) -> None:

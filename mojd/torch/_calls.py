@@ -11,9 +11,10 @@ from torch.autograd import forward_ad
 
 from mojd.errors import InvalidTypeError, NotDifferentiableError
 
-# The keys that are there in an ordinary call; others belong to torch.func, torch.export and the like.
-_ORDINARY = DispatchKeySet(DispatchKey.BackendSelect) | DispatchKeySet(DispatchKey.ADInplaceOrView)
-_NONE = _ORDINARY - _ORDINARY
+# The keys that are there in an ordinary call, and in inference mode; others belong to torch.func,
+# torch.export and the like.
+_INFERENCE = DispatchKeySet(DispatchKey.BackendSelect)
+_ORDINARY = _INFERENCE | DispatchKeySet(DispatchKey.ADInplaceOrView)
 
 
 def is_direct(*arguments: Any) -> bool:
@@ -21,7 +22,10 @@ def is_direct(*arguments: Any) -> bool:
 
     An operator costs ten microseconds and more, as much as a solution with three losses.
     """
-    if torch.compiler.is_compiling() or _dispatch_tls_local_include_set() - _ORDINARY != _NONE:
+    if torch.compiler.is_compiling():
+        return False
+    keys = _dispatch_tls_local_include_set()
+    if keys != _ORDINARY and keys != _INFERENCE:
         return False
     recording = torch.is_grad_enabled()
     for argument in arguments:

@@ -197,7 +197,7 @@ def _through_rescaling(w_bar: Tensor, v: Tensor, G: Tensor) -> tuple[Tensor, Ten
     factor = torch.where(moves, primary / square.sqrt(), 0.0)
     along = (w_bar * v).sum(dim=-1, keepdim=True) * factor
     of_v = factor * w_bar - along / square * image
-    of_gramian = -0.5 * (along / square)[..., None] * v[..., :, None] * v[..., None, :]
+    of_gramian = -0.5 * (along / square)[..., None] * (v[..., :, None] * v[..., None, :])
     half = torch.where(moves, 0.5 * along / torch.where(moves, primary, 1.0).square(), 0.0)
     of_gramian[..., 0, 0] += half[..., 0]
     return of_v, of_gramian

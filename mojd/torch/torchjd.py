@@ -8,7 +8,7 @@ from mojd.errors import MissingDependencyError
 from mojd.torch.weightings import project
 
 try:
-    from torchjd.linalg import DualConeProjector, PSDMatrix
+    from torchjd.linalg import DualConeProjector
 except ImportError as error:
     raise MissingDependencyError(
         "mojd.torch.MojdProjector plugs into TorchJD 0.18 or newer: pip install 'mojd[torchjd]'"
@@ -64,7 +64,7 @@ class MojdProjector(DualConeProjector):
         """Show that there is nothing to set."""
         return f"{type(self).__name__}()"
 
-    def __call__(self, U: Tensor, G: PSDMatrix) -> Tensor:
+    def __call__(self, U: Tensor, G: Tensor) -> Tensor:
         """Return the weights of the projections of Jᵀu.
 
         Parameters

@@ -64,11 +64,13 @@ def _problem(rows: Array, gramian: View) -> NNQP:
 
 def _linear(rows: Array, gramian: View) -> Array:
     """Return G·u for every row u."""
-    if rows.ndim == 1:
-        terms = rows * gramian.values
-        return _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms))
-    sizes = abs(rows) @ abs(gramian.values)
-    return _without_noise(gramian, rows @ gramian.values, sizes[..., None])
+    # Infinity propagates without a word: 0·∞ is NaN.
+    with np.errstate(invalid="ignore"):
+        if rows.ndim == 1:
+            terms = rows * gramian.values
+            return _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms))
+        sizes = abs(rows) @ abs(gramian.values)
+        return _without_noise(gramian, rows @ gramian.values, sizes[..., None])
 
 
 def _without_noise(gramian: View, linear: Array, sizes: Array) -> Array:
