@@ -224,7 +224,7 @@ class TestErrors:
     def test_lists_and_arrays(self) -> None:
         for call in (mojd.torch.upgrad, mojd.torch.dualproj, mojd.torch.mgda, mojd.torch.pcd):
             with pytest.raises(mojd.InvalidTypeError, match=r"gramian must be a torch.Tensor, got list"):
-                call([[1.0]])  # type: ignore[arg-type]
+                call([[1.0]])
         with pytest.raises(mojd.InvalidTypeError, match=r"U must be a torch.Tensor, got ndarray"):
             mojd.torch.project(torch.eye(2).numpy(), torch.eye(2))  # type: ignore[arg-type]
 
