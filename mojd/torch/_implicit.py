@@ -73,12 +73,9 @@ def upgrad(grad: Tensor, gramian: Tensor, pref_vector: Tensor | None = None) -> 
     G, w_bar = gramian.double(), grad.double()
     u = torch.full_like(G[..., 0], 1.0 / K) if pref_vector is None else pref_vector.double()
     x = _minimisers(upgrad_problem(gramian, torch.ones_like(G[..., 0, :])), gramian)
-    identity = torch.eye(K, dtype=torch.bool, device=x.device)
-    V = x + identity.to(x)
-    # What a projection takes of its own gradient only scales it.
-    active = (x > 0) & ~identity
+    V = x + torch.eye(K, dtype=x.dtype, device=x.device)
     weighted = u[..., :, None] * w_bar[..., None, :]
-    y = _solve_rows(active, G, weighted.sum_to_size(_aligned(V.shape, weighted.ndim)).reshape(V.shape))
+    y = _solve_rows(x > 0, G, weighted.sum_to_size(_aligned(V.shape, weighted.ndim)).reshape(V.shape))
     of_gramian = -_symmetric(y.mT @ V)
     of_preference = (V @ w_bar[..., None])[..., 0]
     poison = _poison((gramian, 2), (grad, 1), (u, 1))

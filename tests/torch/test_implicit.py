@@ -113,6 +113,16 @@ class TestAgainstDifferences:
         given = jacobian(*J, seed=8).requires_grad_()
         assert gradcheck(lambda U, J: mojd.torch.project(U, J @ J.mT), (rows, given))
 
+    def test_what_an_active_constraint_hides(self) -> None:
+        """v_P does not depend on u_P: the gradient there is 0, and not what rounding leaves of it."""
+        G, u = gramian_of(jacobian(6, 8)), torch.ones(6, dtype=torch.float64, requires_grad=True)
+        v = mojd.torch.project(u, G)
+        (gradient,) = torch.autograd.grad(v.square().sum(), u)
+        active = v.detach() > 1.0
+        assert active.any()
+        assert not gradient[active].any()
+        assert gradient[~active].all()
+
 
 Exact = Callable[[Any], list[Fraction]]
 
