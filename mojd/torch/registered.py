@@ -200,8 +200,6 @@ def weighting(name: str, gramian: Tensor, **options: Any) -> Tensor:
     >>> gramian = torch.tensor([[1.0, -0.5], [-0.5, 4.0]])
     >>> mojd.torch.weighting("cagrad", gramian, c=0.4)
     tensor([0.9000, 0.5000])
-    >>> torch.compile(lambda G: mojd.torch.weighting("imtl_g", G), backend="eager", fullgraph=True)(gramian)
-    tensor([0.6667, 0.3333])
     """
     if name in _DIFFERENTIABLE:
         return _DIFFERENTIABLE[name](gramian, **options)
