@@ -1,4 +1,4 @@
-"""Put measured figures into the README, between the comments that mark their places.
+"""Put measured figures into the README and the documentation, between comments that mark their places.
 
     python benchmarks/readme_table.py [FILE] [--print]
 
@@ -11,12 +11,13 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from figures import Figure, bar_text, from_json, three_digits, with_unit
 
 README = Path(__file__).parents[1] / "README.md"
+COSTS = Path(__file__).parents[1] / "docs" / "torch" / "costs.md"
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -109,44 +110,94 @@ def other_table(figures: Sequence[Figure]) -> str:
     return table(["", "measured", "bar"], rows) if rows else ""
 
 
-def place(text: str, name: str, content: str) -> str:
+def _taken(details: Mapping[str, float], side: str, unit: str, plain: str) -> str:
+    """Write what one side took and, where it is not the plain one, how many times that is."""
+    value = details[f"{side}_{unit}"]
+    text = f"{three_digits(value)} {unit}"
+    if side == plain:
+        return text
+    return f"{text} ({three_digits(value / details[f'{plain}_{unit}'])} ×)"
+
+
+def iwrm_table(figures: Sequence[Figure]) -> str:
+    """Show what a step with one loss per example costs, in time and in memory."""
+    rows = []
+    for figure in figures:
+        if figure.section != "torch-iwrm":
+            continue
+        unit = "ms" if "plain_ms" in figure.details else "MB"
+        case = figure.case if unit == "ms" else f"{figure.case}: peak memory beyond the network"
+        sides = (_taken(figure.details, side, unit, "plain") for side in ("plain", "mojd", "torchjd"))
+        solve = figure.details.get("upgrad alone_ms")
+        rows.append([case, *sides, "" if solve is None else f"{three_digits(solve)} ms", bar_text(figure)])
+    head = ["", "plain SGD", "UPGrad, mojd", "UPGrad, TorchJD", "of it `mojd.upgrad`", "bar for mojd"]
+    return table(head, rows) if rows else ""
+
+
+def few_losses_table(figures: Sequence[Figure]) -> str:
+    """Show what a step with a few losses costs beyond its backward passes."""
+    own = [figure for figure in figures if figure.section == "torch-few-losses"]
+    rows = []
+    for case in dict.fromkeys(figure.case for figure in own):
+        method = case.partition(",")[0]
+        found = {figure.name.rpartition(": ")[2]: figure for figure in own if figure.case == case}
+        parts, difference = found["parts of the step"], found["difference"]
+        sides = ("passes", method, "torchjd_backward", "torchjd_mtl_backward")
+        shares = (f"{three_digits(figure.value)} %" for figure in (parts, difference))
+        taken = (_taken(difference.details, side, "ms", "passes") for side in sides)
+        rows.append([case, *taken, *shares, bar_text(parts)])
+    head = [
+        *("", "forward and backward passes alone", "mojd"),
+        *("UPGrad, TorchJD `backward`", "UPGrad, TorchJD `mtl_backward`"),
+        *("beyond the passes, timed", "as a difference", "bar"),
+    ]
+    return table(head, rows) if rows else ""
+
+
+def place(file: Path, text: str, name: str, content: str) -> str:
     """Put content between ``<!-- name:begin -->`` and ``<!-- name:end -->``."""
     pattern = re.compile(rf"(<!-- {name}:begin.*?-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"{README} has no place marked {name!r}")
+        raise SystemExit(f"{file} has no place marked {name!r}")
     return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+
+
+# What goes where; tables that begin with the machine they are from are those of times.
+PLACES: dict[Path, dict[str, Callable[[Sequence[Figure]], str]]] = {
+    README: {"fault": fault_table, "speed": speed_table, "other": other_table},
+    COSTS: {"iwrm": iwrm_table, "few-losses": few_losses_table},
+}
+NAME_THE_MACHINE = ("speed", "iwrm", "few-losses")
 
 
 def main() -> None:
     """Read the figures, and write or print the tables."""
-    parser = argparse.ArgumentParser(description="Put measured figures into the README.")
+    parser = argparse.ArgumentParser(
+        description="Put measured figures into the README and docs/torch/costs.md."
+    )
     parser.add_argument(
         "file", nargs="?", type=Path, default=LATEST, metavar="FILE", help="from run.py --json"
     )
-    parser.add_argument("--print", action="store_true", help="print the tables, and leave the README alone")
+    parser.add_argument("--print", action="store_true", help="print the tables, and write nothing")
     options = parser.parse_args()
     figures, machine, quick = from_json(options.file.read_text(encoding="utf-8"))
     if quick and not options.print:
         raise SystemExit(f"{options.file} is from a quick run, whose figures mean little")
     about = ", ".join(f"{name} {value}" for name, value in machine.items())
-    makers: dict[str, Callable[[Sequence[Figure]], str]] = {
-        "fault": fault_table,
-        "speed": speed_table,
-        "other": other_table,
-    }
-    text = "" if options.print else README.read_text(encoding="utf-8")
-    for name, make in makers.items():
-        content = make(figures)
-        if not content:
-            continue
-        if name == "speed":
-            content = f"One thread of: {about}.\n\n{content}"
-        if options.print:
-            sys.stdout.write(f"{content}\n\n")
-        else:
-            text = place(text, name, content)
-    if not options.print:
-        README.write_text(text, encoding="utf-8")
+    for file, makers in PLACES.items():
+        text = "" if options.print else file.read_text(encoding="utf-8")
+        for name, make in makers.items():
+            content = make(figures)
+            if not content:
+                continue
+            if name in NAME_THE_MACHINE:
+                content = f"One thread of: {about}.\n\n{content}"
+            if options.print:
+                sys.stdout.write(f"{content}\n\n")
+            else:
+                text = place(file, text, name, content)
+        if not options.print:
+            file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 # A load above this before the start means that another program is using the machine.
 BUSY = 0.5
 # Each is a module of `bars`.
-SECTIONS = ("upgrad", "pcd", "single", "batch", "memory", "startup", "torchjd-fault")
+SECTIONS = (
+    *("upgrad", "pcd", "single", "batch", "memory", "startup", "torchjd-fault"),
+    *("torch-iwrm", "torch-few-losses"),
+)
 
 
 def use_one_thread() -> None:

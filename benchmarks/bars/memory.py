@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from children import run_python
 from figures import Figure, Settings, Task, at_most
@@ -11,28 +12,19 @@ from figures import Figure, Settings, Task, at_most
 SIZE = 1024
 MEGABYTES = 200.0
 
-# Peak less what is held just before the call. Linux can forget the peak so far, such as that of
-# compiling; elsewhere an earlier peak may hide a part of the call's own.
+# Peak less what is held just before the call.
 CODE = """
-import json, resource, sys
-from pathlib import Path
+import json, sys
+sys.path.insert(0, sys.argv[1])
 import numpy as np
 import mojd
+from resident import forget_peak, peak
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-def peak():
-    if STATUS.exists():
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        return 1024 * int(lines["VmHWM"].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-size = int(sys.argv[1])
+size = int(sys.argv[2])
 mojd.upgrad(np.eye(8))
 J = np.random.default_rng(0).standard_normal((size, 2 * size))
 G = J @ J.T
-if RESET.exists():
-    RESET.write_text("5")
+forget_peak()
 before = peak()
 mojd.upgrad(G)
 print(json.dumps({"before_MB": before / 1e6, "peak_MB": peak() / 1e6, "gramian_MB": G.nbytes / 1e6}))
@@ -46,7 +38,7 @@ def tasks(settings: Settings) -> list[Task]:
 
 
 def _measure(size: int) -> Iterable[Figure]:
-    details = json.loads(run_python(CODE, str(size)))
+    details = json.loads(run_python(CODE, str(Path(__file__).parents[1]), str(size)))
     beyond = details["peak_MB"] - details["before_MB"]
     case, bar = f"K = {size}, random", at_most(MEGABYTES)
     yield Figure("memory", case, "upgrad: peak memory beyond G", beyond, "MB", bar, details)
