@@ -16,20 +16,25 @@ SWEEPS = 4
 def guess(A, q, x, s, K):
     """Write to x the result of a few sweeps from 0, and to s the slack.
 
-    A is flat; its rows, q, x and s are padded to whole vectors.
+    A is flat; its rows, q, x and s are padded to whole vectors. A sweep that lets no index in or out
+    is the last.
     """
     vectors = q.size // WIDTH
     for v in range(vectors):
         store(s, v, load(q, v))
         store(x, v, splat(0.0))
     for _ in range(SWEEPS):
+        settled = True
         for j in range(K):
             square = A[j * q.size + j]
             if square == 0.0:
                 continue
-            step = -s[j] / square
-            step = step if step > -x[j] else -x[j]
+            before, step = x[j], -s[j] / square
+            step = step if step > -before else -before
             if step != 0.0:
-                x[j] += step
+                x[j] = before + step
+                settled &= (x[j] > 0.0) == (before > 0.0)
                 for v in range(vectors):
                     store(s, v, fma(splat(step), load(A, j * vectors + v), load(s, v)))
+        if settled:
+            return

@@ -14,7 +14,7 @@ from mojd.kernels.compiling import inner
 from mojd.kernels.factor import REFINE_PIVOT
 from mojd.kernels.gradient import NOISE, VIOLATION
 from mojd.kernels.lane_factor import factor, residual_lanes, solve_lanes
-from mojd.kernels.lanes import WIDTH, fma, load, splat, store
+from mojd.kernels.lanes import WIDTH, fma, load, splat, spread, store
 
 # What becomes of a lane in an iteration.
 RUNNING, SOLVED, GIVEN_UP, IDLE = 0, 1, 2, 3
@@ -39,7 +39,7 @@ def gather(A, length, passive, m, size, U, diagonal, right, q, rows):
         for j in range(i + 1, size):
             at = j * WIDTH
             for lane in range(WIDTH):
-                entry = A[rows[lane] + passive[at + lane]]
+                entry = A[np.uintp(rows[lane] + passive[at + lane])]
                 U[i * size * WIDTH + at + lane] = entry if j < m[lane] else 0.0
 
 
@@ -56,25 +56,35 @@ def gather_lower(A, length, passive, m, size, U):
 
 @inner
 def slack_lanes(A, length, K, x, s):
-    """Write A·x of every lane to s, four rows at a time."""
+    """Write A·x of every lane to s, eight rows at a time; A is symmetric, and read along its rows."""
     j = 0
-    while j + 4 <= K:
+    while j + 8 <= K:
         a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        e, f, g, h = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        at = j * length
         for k in range(K):
             value = load(x, k)
-            a = fma(splat(A[k * length + j]), value, a)
-            b = fma(splat(A[k * length + j + 1]), value, b)
-            c = fma(splat(A[k * length + j + 2]), value, c)
-            d = fma(splat(A[k * length + j + 3]), value, d)
+            a = fma(spread(A, at + k), value, a)
+            b = fma(spread(A, at + length + k), value, b)
+            c = fma(spread(A, at + 2 * length + k), value, c)
+            d = fma(spread(A, at + 3 * length + k), value, d)
+            e = fma(spread(A, at + 4 * length + k), value, e)
+            f = fma(spread(A, at + 5 * length + k), value, f)
+            g = fma(spread(A, at + 6 * length + k), value, g)
+            h = fma(spread(A, at + 7 * length + k), value, h)
         store(s, j, a)
         store(s, j + 1, b)
         store(s, j + 2, c)
         store(s, j + 3, d)
-        j += 4
+        store(s, j + 4, e)
+        store(s, j + 5, f)
+        store(s, j + 6, g)
+        store(s, j + 7, h)
+        j += 8
     while j < K:
         a = splat(0.0)
         for k in range(K):
-            a = fma(splat(A[k * length + j]), load(x, k), a)
+            a = fma(spread(A, j * length + k), load(x, k), a)
         store(s, j, a)
         j += 1
 

@@ -63,17 +63,37 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, LANES), codegen
 
 
+def _copies(builder: Any, value: Any) -> Any:
+    empty = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    return builder.shuffle_vector(first, empty, mask)
+
+
 @intrinsic
 def splat(typing: Any, value: Any) -> Any:
     """Return eight copies of a number."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        empty = ir.Constant(_VECTOR, ir.Undefined)
-        first = builder.insert_element(empty, arguments[0], ir.Constant(ir.IntType(32), 0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-        return builder.shuffle_vector(first, empty, mask)
+        return _copies(builder, arguments[0])
 
     return LANES(types.float64), codegen
+
+
+@intrinsic
+def spread(typing: Any, array: Any, index: Any) -> Any:
+    """Return eight copies of element `index` ≥ 0 of a flat array.
+
+    Plain indexing would ask of every index whether it is negative.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        element = builder.load(builder.gep(data, [index]))
+        return _copies(builder, element)
+
+    return LANES(array, types.intp), codegen
 
 
 def _operation(name: str, count: int, build: Any, text: str) -> Any:
