@@ -134,10 +134,10 @@ def list_passive(lane, passive, state):
 
 
 @inner
-def start_lane(lane, x, passive, m, state, best, patience):
-    """Begin with the indices of positive x in the passive set."""
+def start_lane(lane, x, complement, passive, m, state, best, patience):
+    """Begin with the indices of positive x in the passive set, or with all others."""
     for j in range(x.size):
-        state[j * WIDTH + lane] = 1 if x[j] > 0.0 else 0
+        state[j * WIDTH + lane] = 1 if (x[j] > 0.0) != complement else 0
     m[lane] = list_passive(lane, passive, state)
     best[lane], patience[lane] = x.size + 1, PATIENCE
 

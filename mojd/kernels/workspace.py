@@ -32,8 +32,9 @@ def scalar_sizes(K: int) -> tuple[int, int]:
 
 def batch_sizes(K: int) -> tuple[int, int]:
     """Return the floats and integers that it takes to solve many problems."""
-    rows = K + 2
-    return tableau_size(K) + WIDTH * (rows * rows + 8 * rows + 2 * PANEL + 4), WIDTH * (2 * rows + 7)
+    rows, stride = K + 2, -(-K // WIDTH) * WIDTH
+    lanes = WIDTH * (rows * rows + 8 * rows + 2 * PANEL + 4)
+    return tableau_size(K) + K * stride + lanes, WIDTH * (2 * rows + 7)
 
 
 @inner
