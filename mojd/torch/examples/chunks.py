@@ -82,14 +82,14 @@ class Chunks:
 
     def write(self, weights: Tensor) -> None:
         """Add the direction to ``.grad``, from what is held or by a backward pass for each chunk."""
-        pieces = weights.split([self._sizes[number] for number in range(len(self._chunks))])
+        pieces = torch.split(weights, [self._sizes[number] for number in range(len(self._chunks))])
         for number, piece in enumerate(pieces):
             if len(self._held) == len(self._chunks):
                 self._held[number].write(piece)
                 continue
             with self._random[number]:
                 losses = self._compute_losses(self._chunks[number])
-            losses.backward(piece.view_as(losses).to(losses))
+            torch.autograd.backward(losses, piece.view_as(losses).to(losses))
 
     def _gradients(self, number: int) -> PerExampleGradients:
         with self._random[number]:
@@ -97,8 +97,8 @@ class Chunks:
         found = self._engine.gradients(losses)
         if self._sizes.setdefault(number, found.size) != found.size:
             raise InvalidInputError(
-                f"compute_losses gave {found.size} losses for chunk {number}, and {self._sizes[number]} when it "
-                "was first called on it; it must give the same losses each time"
+                f"compute_losses gave {found.size} losses for chunk {number}, and {self._sizes[number]} when "
+                "it was first called on it; it must give the same losses each time"
             )
         return found
 
@@ -109,8 +109,8 @@ class Chunks:
 
     def _refuse(self, chunk: PerExampleGradients) -> None:
         raise InvalidInputError(
-            f"the gradients of a chunk of {chunk.size} losses take {chunk.nbytes} bytes, and two chunks have to "
-            f"fit into memory_limit={self._limit}: pass smaller chunks or a larger limit"
+            f"the gradients of a chunk of {chunk.size} losses take {chunk.nbytes} bytes, and two chunks have "
+            f"to fit into memory_limit={self._limit}: pass smaller chunks or a larger limit"
         )
 
 
@@ -135,7 +135,7 @@ class RandomState:
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return torch.get_rng_state(), cuda
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mojd.torch.examples.layout import Layout, examples_first
+from mojd.torch.examples.layout import Layout, examples_first, unflattened
 
 
 class Cotangent:
@@ -51,14 +51,12 @@ class Cotangent:
 
     def one_at_a_time(self) -> Iterator[Tensor]:
         """Yield for each loss the cotangent as it was, but zero for all other examples."""
-        axis, outer, inner = self.layout
+        examples = self.layout.axis + 1
         for number in range(self.size):
             for raw in self.raw:
                 alone = torch.zeros_like(raw, memory_format=torch.contiguous_format)
-                apart = (axis, (outer, self.size, inner))
-                alone.unflatten(*apart).select(axis + 1, number).copy_(
-                    raw.unflatten(*apart).select(axis + 1, number)
-                )
+                own = unflattened(raw, self.layout, self.size).select(examples, number)
+                unflattened(alone, self.layout, self.size).select(examples, number).copy_(own)
                 yield alone
 
     def transposed(self) -> Cotangent:

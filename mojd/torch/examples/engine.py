@@ -32,22 +32,23 @@ class Engine:
     .. math:: G_{ij} = \sum_{\text{layers}} \langle \nabla \ell_i, \nabla \ell_j \rangle, \qquad
               d = \sum_i w_i \nabla \ell_i, \qquad w = \omega(G)
 
-    One backward pass gives the gradients at the outputs of all layers, for all examples at once. Together with
-    the layers' inputs, which autograd has saved, they determine every gradient of every parameter: for a linear
-    layer with inputs A and output gradients B, the Gramian is :math:`(AA^\top) \circ (BB^\top)` and the
-    direction :math:`B^\top \operatorname{diag}(w) A`.
+    One backward pass gives the gradients at the outputs of all layers, for all examples at once. Together
+    with the layers' inputs, which autograd has saved, they determine every gradient of every parameter: for a
+    linear layer with inputs A and output gradients B, the Gramian is :math:`(AA^\top) \circ (BB^\top)` and
+    the direction :math:`B^\top \operatorname{diag}(w) A`.
 
     Parameters
     ----------
     module : nn.Module
-        Whose trainable parameters count. It is neither changed nor wrapped: the engine reads the autograd graph of
-        the losses, so that tied weights, modules used twice and parameters used in any operation are all exact.
+        Whose trainable parameters count. It is neither changed nor wrapped: the engine reads the autograd
+        graph of the losses, so that tied weights, modules used twice and parameters used in any operation are
+        all exact.
     process_group : torch.distributed.ProcessGroup, optional
-        Ranks that hold replicas of the module and other examples each. Gramians and directions are then those of
-        the examples of all ranks, in the order of the ranks.
+        Ranks that hold replicas of the module and other examples each. Gramians and directions are then those
+        of the examples of all ranks, in the order of the ranks.
     probe : {'new', 'always'}
-        When to find out where the examples are in each tensor, and that none depends on another: for every new
-        structure of the graph and new shapes, or in every step, which costs one more backward pass.
+        When to find out where the examples are in each tensor, and that none depends on another: for every
+        new structure of the graph and new shapes, or in every step, which costs one more backward pass.
 
     Raises
     ------
@@ -56,18 +57,19 @@ class Engine:
 
     Notes
     -----
-    Operations with a rule of their own: products of matrices (linear layers, attention's projections), convolutions,
-    embeddings, layer, group, RMS and instance normalisation, batch normalisation in evaluation mode, and sums and
-    products with parameters. For any other operation its backward formula is called for one example at a time, by
-    vmap, which takes K times the work of that operation. Losses of the ranks of examples must be independent: what
-    mixes examples is refused.
+    Operations with a rule of their own: products of matrices (linear layers, attention's projections),
+    convolutions, embeddings, layer, group, RMS and instance normalisation, batch normalisation in evaluation
+    mode, and sums and products with parameters. For any other operation its backward formula is called for
+    one example at a time, which takes K times the work of that operation. What mixes examples is refused.
 
-    Cost: the backward pass without the gradients of weights; per layer the cheaper of products of factors, K²·T²·(in
-    + out), and per-example gradients, K·T·in·out + K²·in·out, for T positions; one product for the direction.
+    Cost: the backward pass without the gradients of weights; per layer the cheaper of products of factors,
+    K²·T²·(in + out), and per-example gradients, K·T·in·out + K²·in·out, for T positions; one product for the
+    direction.
 
     References
     ----------
-    Jacobian descent, arXiv 2406.16232, Section 6; per-example gradients from factors: Goodfellow, arXiv 1510.01799.
+    Jacobian descent, arXiv 2406.16232, Section 6; per-example gradients from factors: Goodfellow, arXiv
+    1510.01799.
 
     Examples
     --------
@@ -108,8 +110,8 @@ class Engine:
         Parameters
         ----------
         losses : Tensor, shape (K,) or (K, tasks)
-            One loss per example, or several; loss (k, m) is number k·tasks + m of the weights. May be left out
-            if :meth:`add` was called.
+            One loss per example, or several; loss (k, m) is number k·tasks + m of the weights. May be left
+            out if :meth:`add` was called.
         weighting : callable, str or object with a state, default mojd.upgrad
             From Gramians to weights, as for :func:`mojd.torch.backward`.
         retain_graph : bool, default False
@@ -161,14 +163,14 @@ class Engine:
     ) -> StepInfo:
         """Weigh the gradients of a batch that is computed chunk by chunk, under a memory limit.
 
-        The Gramian is that of the whole batch. If the gradients of all chunks do not fit into the limit, chunks
-        are computed again for the products that are missing.
+        The Gramian is that of the whole batch. If the gradients of all chunks do not fit into the limit,
+        chunks are computed again for the products that are missing.
 
         Parameters
         ----------
         compute_losses : callable
-            From a chunk to its losses, (K,) or (K, tasks). It must give the same losses each time that it is called
-            on a chunk; PyTorch's random numbers are set back for it.
+            From a chunk to its losses, (K,) or (K, tasks). It must give the same losses each time that it is
+            called on a chunk; PyTorch's random numbers are set back for it.
         chunks : iterable
             What `compute_losses` takes, such as pairs of inputs and targets.
         weighting : callable, str or object with a state, default mojd.upgrad
@@ -204,8 +206,8 @@ class Engine:
         weighting = checked(weighting)
         if self.process_group is not None:
             raise InvalidInputError(
-                "backward_in_chunks works on one process, and this engine has a process_group: use add(losses) for "
-                "each micro-batch and backward() once, or an engine without a group"
+                "backward_in_chunks works on one process, and this engine has a process_group: use add(losses) "
+                "for each micro-batch and backward() once, or an engine without a group"
             )
         return self._apply(Chunks(self, compute_losses, chunks, memory_limit), weighting)
 
@@ -242,8 +244,8 @@ class Engine:
         Raises
         ------
         InvalidInputError
-            If the losses have a wrong shape, no graph, or do not depend on a trainable parameter; if examples are
-            mixed anywhere between a parameter and the losses; or parameters are sharded.
+            If the losses have a wrong shape, no graph, or do not depend on a trainable parameter; if examples
+            are mixed anywhere between a parameter and the losses; or parameters are sharded.
         InvalidTypeError
             If the losses are no tensor of real numbers.
         """
@@ -252,10 +254,18 @@ class Engine:
         check_parameters(parameters)
         graph = Graph(losses, {id(p): index for index, p in enumerate(parameters.values())})
         check_graph(graph, self.module, losses)
-        if len(losses) == 1:
-            found = _of_one(losses, parameters, retain_graph)
-        else:
-            found = self._of_many(losses, graph, list(parameters), retain_graph)
+        try:
+            if len(losses) == 1:
+                found = _of_one(losses, parameters, retain_graph)
+            else:
+                found = self._of_many(losses, graph, list(parameters), retain_graph)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise InvalidInputError(
+                f"the graph of the losses of shape {tuple(losses.shape)} has been freed by an earlier "
+                "backward pass: compute the losses again, or pass retain_graph=True to the earlier one"
+            ) from error
         return PerExampleGradients(losses.numel(), parameters, found)
 
     def _apply(self, gradients: Gradients, weighting: Any) -> StepInfo:

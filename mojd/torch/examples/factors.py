@@ -146,7 +146,8 @@ class Outer:
 
     def is_better_dense(self) -> bool:
         """Whether the Gramian takes less work when the gradients are written out first."""
-        return not self.is_cheap(*self.left.shape, self.right.shape[-1])
+        size, groups, positions, a = self.left.shape
+        return not self.is_cheap(size, groups, positions, a, self.right.shape[-1])
 
 
 def _by_group(side: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mojd._checks import check_rows
+from mojd.errors import InvalidInputError
 from mojd.torch.examples.factors import Factor, products
 
 
@@ -47,8 +47,8 @@ class PerExampleGradients:
     def __repr__(self) -> str:
         """Show the sizes, not the numbers."""
         return (
-            f"PerExampleGradients(losses={self.size}, parameters={len(self.factors)} of {len(self.parameters)}, "
-            f"{self.nbytes / 2**20:.1f} MiB)"
+            f"PerExampleGradients(losses={self.size}, "
+            f"parameters={len(self.factors)} of {len(self.parameters)}, {self.nbytes / 2**20:.1f} MiB)"
         )
 
     @property
@@ -107,7 +107,10 @@ class PerExampleGradients:
         InvalidInputError
             If the shape of `weights` does not fit.
         """
-        check_rows(weights, self.size, "weights", "one per loss")
+        if weights.shape != (self.size,):
+            raise InvalidInputError(
+                f"weights must have shape ({self.size},), one per loss, got {tuple(weights.shape)}"
+            )
         return {
             name: factor.weighted(weights).to(self.parameters[name]) for name, factor in self.factors.items()
         }
@@ -148,7 +151,7 @@ class JointGradients:
     def weighted(self, weights: Tensor) -> dict[str, Tensor]:
         """Compute d = Jᵀw, parameter by parameter."""
         total: dict[str, Tensor] = {}
-        pieces = weights.split([part.size for part in self.parts])
+        pieces = torch.split(weights, [part.size for part in self.parts])
         for part, piece in zip(self.parts, pieces, strict=True):
             for name, gradient in part.weighted(piece).items():
                 total[name] = total[name] + gradient if name in total else gradient

@@ -32,6 +32,7 @@ _TELLING = {
     **dict.fromkeys(_BATCH_NORMS, ("_saved_training",)),
 }
 
+_ELEMENTWISE = frozenset({"AddBackward0", "DivBackward0", "MulBackward0", "SubBackward0", "WhereBackward0"})
 _TABLES = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0", "IndexSelectBackward0"})
 
 
@@ -122,7 +123,8 @@ class Graph:
         """Return for each node whether it may be computed from nothing but parameters and constants.
 
         An input that needs no gradient is not in the graph: it can be data as well as a constant. It is
-        taken for a constant, such as a mask, if the output has the shape of another input. What was looked
+        taken for a constant, such as a mask, in an element-wise operation whose output has the shape of
+        another input. What was looked
         up in a table may be the same for all examples, as embeddings of positions are, until it meets
         anything else.
         """
@@ -148,7 +150,8 @@ class Graph:
             return _Above.DATA
         if None in self.children[number]:
             shapes = [self.shape(edge) for edge in edges]
-            found = found if self.shape(Edge(number, 0)) in shapes else _Above.DATA
+            is_masked = node.name() in _ELEMENTWISE and self.shape(Edge(number, 0)) in shapes
+            found = found if is_masked else _Above.DATA
         return _Above.TABLE if found is _Above.PARAMETERS and node.name() in _TABLES else found
 
     def shape(self, edge: Edge) -> torch.Size:

@@ -80,5 +80,11 @@ def examples_first(tensor: Tensor, layout: Layout, size: int) -> Tensor:
     axis, outer, inner = layout
     if outer == inner == 1:
         return tensor.movedim(axis, 0).unsqueeze(axis + 1)
-    apart = tensor.unflatten(axis, (outer, size, inner)).movedim(axis + 1, 0)
+    apart = unflattened(tensor, layout, size).movedim(axis + 1, 0)
     return apart.flatten(axis + 1, axis + 2)
+
+
+def unflattened(tensor: Tensor, layout: Layout, size: int) -> Tensor:
+    """Return a view with an axis of its own, number axis + 1, for the examples."""
+    shape = tensor.shape
+    return tensor.view(*shape[: layout.axis], layout.outer, size, layout.inner, *shape[layout.axis + 1 :])

@@ -29,6 +29,6 @@ def _suits_onednn(rows: Tensor) -> bool:
         and _SMALLEST <= rows.shape[0] <= _LARGEST
         and rows.shape[1] >= _LONG
         and rows.is_contiguous()
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

@@ -86,15 +86,15 @@ def check_graph(graph: Graph, module: nn.Module, losses: Tensor) -> None:
             _refuse(
                 module,
                 lambda part: getattr(part, "scale_grad_by_freq", False),
-                "divides the gradient of an example by counts over the batch (scale_grad_by_freq=True), so that "
-                "there is no gradient per example; set it to False",
+                "divides the gradient of an example by counts over the batch (scale_grad_by_freq=True), so "
+                "that there is no gradient per example; set it to False",
             )
         if name == "EmbeddingBackward0" and node._saved_sparse:
             _refuse(
                 module,
                 lambda part: getattr(part, "sparse", False),
-                "asks for sparse gradients (sparse=True), and what mojd writes into .grad is dense; set it to "
-                "False",
+                "asks for sparse gradients (sparse=True), and what mojd writes into .grad is dense; set it "
+                "to False",
             )
 
 
@@ -107,8 +107,3 @@ def _refuse(module: nn.Module, is_guilty: Callable[[nn.Module], bool], why: str)
     guilty = [f"{name} ({type(part).__name__})" for name, part in module.named_modules() if is_guilty(part)]
     if guilty:
         raise InvalidInputError(f"{', '.join(guilty)} {why}")
-
-
-def freed_graph(error: RuntimeError) -> bool:
-    """Whether PyTorch complains about a graph that another backward pass has freed."""
-    return "second time" in str(error)

@@ -47,8 +47,6 @@ def one_by_one(node: Node, position: int, cotangents: Mapping[int, Cotangent], s
 
 def _formula(node: Node) -> Callable[..., Any]:
     """Return what computes the gradients of the inputs from those of the outputs."""
-    if callable(node):
-        return node
-    # A torch.autograd.Function: its node is the context that its backward takes.
-    formula: Callable[..., Any] = node.apply
+    # The node of a torch.autograd.Function is the context that its backward takes.
+    formula: Callable[..., Any] = node if callable(node) else node.apply
     return formula
