@@ -1,9 +1,11 @@
-"""How close the engine has to come to the explicit Jacobian."""
+"""How close the engine has to come to the explicit Jacobian, and what its errors must say."""
 
 from __future__ import annotations
 
+import re
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.torch.examples.reference import Jacobian, jacobian
 from tests.torch.examples.zoo import Problem
@@ -52,3 +54,9 @@ def assert_directions_close(
         assert not found[name].requires_grad, name
         error = (found[name].double() - direction).norm()
         assert error <= allowed, f"{name}: {error:.1e} is more than {allowed:.1e}"
+
+
+def names_something_of(module: nn.Module, message: str) -> bool:
+    """Whether a message has the name of a parameter or of a part of the module, as a word."""
+    names = [name for name, _ in (*module.named_parameters(), *module.named_modules()) if name]
+    return any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", message) for name in names)
