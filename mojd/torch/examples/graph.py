@@ -16,23 +16,8 @@ from torch import Tensor, nn
 # torch.autograd.graph.Node leaves out of its types most of what nodes have.
 Node = Any
 
-_BATCH_NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
-# What an operation does with the examples may depend on these. Nodes of one name and with the same inputs
-# are otherwise taken to treat them alike.
-_TELLING = {
-    "TransposeBackward0": ("_saved_dim0", "_saved_dim1"),
-    "PermuteBackward0": ("_saved_dims",),
-    "MovedimBackward0": ("_saved_source", "_saved_destination"),
-    "CatBackward0": ("_saved_dim",),
-    "StackBackward0": ("_saved_dim",),
-    "SumBackward1": ("_saved_dim",),
-    "MeanBackward1": ("_saved_dim",),
-    "SoftmaxBackward0": ("_saved_dim",),
-    "LogSoftmaxBackward0": ("_saved_dim",),
-    **dict.fromkeys(_BATCH_NORMS, ("_saved_training",)),
-}
-
 _ELEMENTWISE = frozenset({"AddBackward0", "DivBackward0", "MulBackward0", "SubBackward0", "WhereBackward0"})
+_INTEGERS: dict[type, tuple[str, ...]] = {}
 _TABLES = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0", "IndexSelectBackward0"})
 
 
@@ -101,8 +86,7 @@ class Graph:
                 edges.append(Edge(number, output))
             self.children.append(tuple(edges))
             signature += (name, edges)
-            if name in _TELLING:
-                signature += (getattr(node, attribute) for attribute in _TELLING[name])
+            signature += (_frozen(getattr(node, attribute)) for attribute in _integers(node))
             if not edges and hasattr(node, "variable"):
                 leaf = parameters.get(id(node.variable))
                 signature.append(leaf)
@@ -154,12 +138,32 @@ class Graph:
             found = found if is_masked else _Above.DATA
         return _Above.TABLE if found is _Above.PARAMETERS and node.name() in _TABLES else found
 
+    def zeros(self, edge: Edge) -> Tensor:
+        """Return zeros such as the tensor that an edge stands for."""
+        metadata = self.nodes[edge.node]._input_metadata[edge.output]
+        return torch.zeros(metadata.shape, dtype=metadata.dtype, device=metadata.device)
+
     def shape(self, edge: Edge) -> torch.Size:
         """Return the shape of the tensor that an edge stands for."""
         node = self.nodes[edge.node]
         if hasattr(node, "variable"):
             return torch.Size(node.variable.shape)
         return torch.Size(node._input_metadata[edge.output].shape)
+
+
+def _integers(node: Node) -> tuple[str, ...]:
+    """Return the names of the axes, sizes, indices and flags that nodes of this kind save."""
+    kind = type(node)
+    if kind not in _INTEGERS:
+        names = [name for name in dir(kind) if name.startswith("_saved_")]
+        _INTEGERS[kind] = tuple(name for name in names if _is_integral(getattr(node, name)))
+    return _INTEGERS[kind]
+
+
+def _is_integral(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(entry, int) for entry in value)
+    return value is None or isinstance(value, int)
 
 
 def _frozen(value: Any) -> Any:

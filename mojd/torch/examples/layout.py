@@ -26,14 +26,17 @@ class Layout(NamedTuple):
     inner: int
 
 
-def probe_factors(size: int, like: Tensor) -> Tensor:
-    """Return K powers of two with signs, no two of them equal among neighbours."""
-    number = torch.arange(size)
-    # Steps through all 18 values, and past blocks of 18 in another order each time.
-    value = (number * 7 + (number // (2 * _EXPONENTS)) * 5) % (2 * _EXPONENTS)
-    sign = 1 - 2 * (value % 2)
-    factors = sign * 2.0 ** (value // 2)
-    return factors.to(like)
+def probe_factors(size: int, like: Tensor) -> list[Tensor]:
+    """Return vectors of K powers of two with signs, of which no two entries are the same in all vectors."""
+    values = 2 * _EXPONENTS
+    number = torch.arange(size, device=like.device)
+    vectors = []
+    while True:
+        digit = (number * 7 + 5 * len(vectors)) % values
+        vectors.append(((1 - 2 * (digit % 2)) * 2.0 ** (digit // 2)).to(like.dtype))
+        number = number // values
+        if not bool(number.any()):
+            return vectors
 
 
 def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
@@ -47,23 +50,25 @@ def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
             yield Layout(axis, outer, others // outer)
 
 
-def find_layouts(plain: Tensor, scaled: Tensor, factors: Tensor) -> list[Layout]:
+def find_layouts(plain: Tensor, scaled: list[Tensor], factors: list[Tensor]) -> list[Layout]:
     """Return the layouts that explain why `plain` became `scaled` when examples were scaled by `factors`.
 
     What is not finite is left out: it says nothing.
     """
-    size = len(factors)
-    finite = torch.isfinite(plain) & torch.isfinite(scaled)
-    plain, scaled = plain.where(finite, 0), scaled.where(finite, 0)
-    largest = scaled.abs().amax() if scaled.numel() else scaled.new_zeros(()).abs()
-    tolerance = _tolerance(plain.dtype) * largest
-    found = []
-    for layout in _candidates(plain.shape, size):
-        shape = (-1, size, layout.inner * plain.shape[layout.axis + 1 :].numel())
-        off = plain.reshape(shape) * factors.to(plain)[:, None] - scaled.reshape(shape)
-        if bool((off.abs() <= tolerance).all()):
-            found.append(layout)
+    found = list(_candidates(plain.shape, len(factors[0])))
+    for changed, vector in zip(scaled, factors, strict=True):
+        finite = torch.isfinite(plain) & torch.isfinite(changed)
+        before, after = plain.where(finite, 0), changed.where(finite, 0)
+        largest = after.abs().amax() if after.numel() else torch.zeros((), device=plain.device)
+        tolerance = _tolerance(plain.dtype) * largest
+        found = [layout for layout in found if _explains(layout, before, after, vector, tolerance)]
     return found
+
+
+def _explains(layout: Layout, before: Tensor, after: Tensor, factors: Tensor, tolerance: Tensor) -> bool:
+    shape = (-1, len(factors), layout.inner * before.shape[layout.axis + 1 :].numel())
+    off = before.reshape(shape) * factors.to(before.dtype)[:, None] - after.reshape(shape)
+    return bool((off.abs() <= tolerance).all())
 
 
 def _tolerance(dtype: torch.dtype) -> float:

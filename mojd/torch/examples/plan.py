@@ -8,18 +8,23 @@ node has seen parameters only, its consumers are asked instead.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from mojd.errors import InvalidInputError
 from mojd.torch.examples.graph import Consumer, Edge, Graph
-from mojd.torch.examples.layout import Layout, find_layouts, probe_factors
+from mojd.torch.examples.independence import is_bound_to_keep_apart, nodes_between
+from mojd.torch.examples.layout import Layout
+from mojd.torch.examples.probe import Probe
 
 # Of a parameter, what these return holds no example, whatever shape it has.
 _NEVER_EXAMPLES = frozenset({"TBackward0", "ToCopyBackward0"})
+
+# How many kinds of graphs are remembered. Models that change with every step would fill the memory.
+_MOST_PLANS = 256
 
 
 class Use(NamedTuple):
@@ -50,7 +55,8 @@ class Plan(NamedTuple):
         Of the gradients at these edges.
     is_certain : bool
         Whether the layouts will be the same for the next graph of this signature and these shapes. Not if
-        gradients were zero, or not finite, and several layouts explain the others.
+        an operation can mix examples depending on values, nor if gradients were zero, or not finite, so that
+        several layouts explain the others.
     """
 
     uses: list[Use]
@@ -74,11 +80,15 @@ class Plans:
 
     def __init__(self, keep: bool) -> None:
         self._keep = keep
-        self._known: dict[Any, list[Plan]] = {}
+        self._known: OrderedDict[Any, list[Plan]] = OrderedDict()
 
     def plan_for(self, losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         """Return a plan that was made for such a graph, or make one."""
-        known = self._known.setdefault((losses.shape, graph.signature), [])
+        key = (losses.shape, graph.signature)
+        known = self._known.setdefault(key, [])
+        self._known.move_to_end(key)
+        if len(self._known) > _MOST_PLANS:
+            self._known.popitem(last=False)
         for plan in known:
             if plan.fits(graph):
                 return plan
@@ -86,13 +96,6 @@ class Plans:
         if plan.is_certain and self._keep:
             known.append(plan)
         return plan
-
-
-def cotangents_at(losses: Tensor, graph: Graph, edges: list[Edge], scale: Tensor) -> dict[Edge, Tensor]:
-    """Return the gradients of ⟨scale, losses⟩ at edges, by one backward pass."""
-    gradient_edges = [GradientEdge(graph.nodes[edge.node], edge.output) for edge in edges]
-    found = torch.autograd.grad(losses, gradient_edges, scale, retain_graph=True)
-    return dict(zip(edges, found, strict=True))
 
 
 def uses_of(graph: Graph, consumers: dict[Edge, list[Consumer]], derived: set[int]) -> list[Use]:
@@ -125,31 +128,29 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
     """
     consumers = graph.consumers()
     parameters_only = graph.above_parameters_only()
+    probe = Probe(losses, graph)
     derived: set[int] = set()
-    ones = torch.ones_like(losses)
-    factors = probe_factors(len(losses), losses)
-    by_example = factors.view(-1, *(1 for _ in losses.shape[1:])) * ones
-    plain: dict[Edge, Tensor] = {}
-    scaled: dict[Edge, Tensor] = {}
     while True:
         uses = uses_of(graph, consumers, derived)
         edges = list(dict.fromkeys(edge for use in uses for edge in outputs_of(use, consumers)))
-        new = [edge for edge in edges if edge not in plain]
-        if new:
-            plain |= cotangents_at(losses, graph, new, ones)
-            scaled |= cotangents_at(losses, graph, new, by_example)
-        candidates = {edge: find_layouts(plain[edge], scaled[edge], factors) for edge in edges}
+        candidates = probe.layouts(edges)
         mixed = [edge for edge in sorted(edges) if not candidates[edge]]
         if not mixed:
-            layouts = {edge: found[0] for edge, found in candidates.items()}
-            shapes = tuple(plain[edge].shape for edge in layouts)
-            is_certain = all(len(candidates[edge]) == 1 and scaled[edge].isfinite().all() for edge in edges)
-            return Plan(uses, layouts, shapes, is_certain)
+            break
         more = {edge.node for edge in mixed if parameters_only[edge.node]}
         if not more:
             culprit = next(use for use in uses if use.node == mixed[0].node)
             raise InvalidInputError(_met(graph, culprit, names))
         derived |= more
+    between = nodes_between(graph, [use.node for use in uses], consumers)
+    everywhere = probe.layouts(between)
+    is_certain = all(
+        probe.is_certain(edge)
+        and is_bound_to_keep_apart(graph, edge, everywhere[edge][0], parameters_only.__getitem__)
+        for edge in between
+    )
+    layouts = {edge: candidates[edge][0] for edge in edges}
+    return Plan(uses, layouts, tuple(graph.shape(edge) for edge in edges), is_certain)
 
 
 def _met(graph: Graph, use: Use, names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -56,11 +57,15 @@ def _saved(node: Node) -> Any:
     """Return all that a node with a rule has saved, under the same names and without the graph behind it."""
     if node.name() not in RULES:
         return None
-    names = [name for name in dir(node) if name.startswith("_saved_")]
-    values = {name: getattr(node, name) for name in names}
+    values = {name: getattr(node, name) for name in _saved_names(type(node))}
     return SimpleNamespace(
         **{name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
     )
+
+
+@functools.cache
+def _saved_names(kind: type) -> list[str]:
+    return [name for name in dir(kind) if name.startswith("_saved_")]
 
 
 def _cotangents(losses: Tensor, graph: Graph, edges: list[Edge], retain: bool) -> dict[Edge, list[Tensor]]:
@@ -75,12 +80,5 @@ def _cotangents(losses: Tensor, graph: Graph, edges: list[Edge], retain: bool) -
             losses, gradient_edges, scale, retain_graph=retain or task + 1 < tasks, allow_unused=True
         )
         for edge, gradient in zip(edges, gradients, strict=True):
-            found[edge].append(_or_zeros(gradient, graph, edge))
+            found[edge].append(graph.zeros(edge) if gradient is None else gradient)
     return found
-
-
-def _or_zeros(gradient: Tensor | None, graph: Graph, edge: Edge) -> Tensor:
-    if gradient is not None:
-        return gradient
-    metadata = graph.nodes[edge.node]._input_metadata[edge.output]
-    return torch.zeros(metadata.shape, dtype=metadata.dtype, device=metadata.device)

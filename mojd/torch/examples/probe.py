@@ -1,0 +1,74 @@
+"""The probe: backward passes with losses scaled by powers of two, and what they tell of the layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mojd.torch.examples.graph import Edge, Graph
+from mojd.torch.examples.layout import Layout, find_layouts, probe_factors
+
+# How many numbers the gradients of one pass may have.
+_BLOCK = 2**26
+
+
+class Probe:
+    """The layouts of the examples at the edges of one graph, found as they are asked for.
+
+    Parameters
+    ----------
+    losses : Tensor, shape (K,) or (K, tasks)
+    graph : Graph
+        Of the losses.
+    """
+
+    def __init__(self, losses: Tensor, graph: Graph) -> None:
+        self._losses = losses
+        self._graph = graph
+        # Tasks get factors too, lest what mixes the examples of two tasks cancels.
+        tasks = torch.arange(losses[0].numel(), device=losses.device, dtype=losses.dtype)
+        self._plain = (1.0 + 0.37 * tasks).view(losses[0].shape).expand_as(losses)
+        self._factors = probe_factors(len(losses), losses)
+        self._layouts: dict[Edge, list[Layout]] = {}
+        self._silent: set[Edge] = set()
+
+    def layouts(self, edges: Iterable[Edge]) -> dict[Edge, list[Layout]]:
+        """Return for each edge all layouts that agree with what the gradients there do."""
+        wanted = list(dict.fromkeys(edges))
+        block: list[Edge] = []
+        for edge in [edge for edge in wanted if edge not in self._layouts]:
+            if sum(self._graph.shape(other).numel() for other in [*block, edge]) > _BLOCK and block:
+                self._measure(block)
+                block = []
+            block.append(edge)
+        if block:
+            self._measure(block)
+        return {edge: self._layouts[edge] for edge in wanted}
+
+    def is_certain(self, edge: Edge) -> bool:
+        """Whether there is one layout at an edge that has been asked for, and nothing is missing for it."""
+        return len(self._layouts[edge]) == 1 and edge not in self._silent
+
+    def _measure(self, edges: list[Edge]) -> None:
+        plain = self._cotangents(edges, self._plain)
+        passes = []
+        for factors in self._factors:
+            scale = factors.view(-1, *(1 for _ in self._losses.shape[1:])) * self._plain
+            passes.append(self._cotangents(edges, scale))
+        for edge in edges:
+            scaled = [found[edge] for found in passes]
+            self._layouts[edge] = find_layouts(plain[edge], scaled, self._factors)
+            if not all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled)):
+                self._silent.add(edge)
+
+    def _cotangents(self, edges: list[Edge], scale: Tensor) -> dict[Edge, Tensor]:
+        """Return the gradients of ⟨scale, losses⟩ at edges, by one backward pass."""
+        nodes = [GradientEdge(self._graph.nodes[edge.node], edge.output) for edge in edges]
+        found = torch.autograd.grad(self._losses, nodes, scale, retain_graph=True, allow_unused=True)
+        return {
+            edge: self._graph.zeros(edge) if gradient is None else gradient
+            for edge, gradient in zip(edges, found, strict=True)
+        }
