@@ -115,11 +115,12 @@ def optimum_of(function: Callable[..., Any] | None, gramian: Array) -> Optimum |
     return Optimum(Status(int(np.max(codes))), active, x, weights, error)
 
 
-def norm_of(weights: FloatArray, gramian: FloatArray) -> float:
-    """Return an upper bound on ‖Jᵀw‖, rounding of wᵀGw included."""
+def norms_of(weights: FloatArray, gramian: FloatArray) -> tuple[float, float]:
+    """Return a lower and an upper bound on ‖Jᵀw‖: wᵀGw has rounding errors."""
     square = float(weights @ gramian @ weights)
     size = np.abs(weights) @ np.sqrt(np.maximum(np.diagonal(gramian), 0.0))
-    return math.sqrt(max(square, 0.0) + (len(weights) + 2) * 2.0**-52 * float(size) ** 2)
+    rounding = (len(weights) + 2) * 2.0**-52 * float(size) ** 2
+    return math.sqrt(max(square - rounding, 0.0)), math.sqrt(max(square, 0.0) + rounding)
 
 
 def _sum_of_projections(bounds: FloatArray, x: FloatArray, matrix: View, options: dict[str, Any]) -> float:
@@ -143,7 +144,7 @@ def _hull(bounds: FloatArray, x: FloatArray, matrix: View, options: dict[str, An
     total = float(np.sum(x))
     norms = np.diagonal(matrix.values)
     offset = 2.0 ** math.floor(math.log2(np.min(norms[norms > 0]))) if (norms > 0).any() else 1.0
-    length = norm_of(x / total, matrix.values)
+    _, length = norms_of(x / total, matrix.values)
     return float(bounds) * (1.0 + length / math.sqrt(offset)) / total
 
 
@@ -155,7 +156,7 @@ def _priority(bounds: FloatArray, x: FloatArray, matrix: View, options: dict[str
     primary = math.sqrt(max(float(matrix.values[0, 0]), 0.0))
     scales = options.get("scales")
     first = 1.0 if scales is None else float(np.asarray(scales, dtype=np.float64)[0])
-    length = norm_of(np.concatenate([[first], x]), matrix.values)
+    length, _ = norms_of(np.concatenate([[first], x]), matrix.values)
     if primary == 0.0 or error == 0.0:
         return 0.0
     return 2.0 * primary * error / length if length > 0 else math.inf

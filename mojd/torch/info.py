@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mojd._arrays import FloatArray, to_float64
 from mojd.status import Status
-from mojd.torch._certificate import Optimum, norm_of, optimum_of, residual_of
+from mojd.torch._certificate import Optimum, norms_of, optimum_of, residual_of
 
 
 class StepInfo:
@@ -146,15 +146,15 @@ class StepInfo:
         """A rigorous bound on ‖d − d*‖, in units of d, with d* the method's exact direction for this Gramian.
 
         None for methods without a quadratic programme. NaN where the step is not finite or the programme has
-        no solution; infinite where the Gramian admits no bound. How exact the Gramian itself is, it does not
-        know.
+        no solution; infinite where no bound was found, as at stationary points. How exact the Gramian itself
+        is, it does not know.
         """
         if not self._is_finite:
             return math.nan
         if self._optimum is None:
             return None
         gramian, weights = self._values
-        return self._optimum.error + norm_of(weights - self._optimum.weights, gramian)
+        return self._optimum.error + norms_of(weights - self._optimum.weights, gramian)[1]
 
     def __repr__(self) -> str:
         """Show a table with a row per loss, and how sure the step is."""
