@@ -97,7 +97,8 @@ def invert(A, H, inverse, row):
             return False
         inverse[k] = 1.0 / H[k, k]
     for k in range(K - 1, -1, -1):
-        row[:] = 0.0
+        for j in range(row.size):
+            row[j] = 0.0
         add_rows(H, H[k], k + 1, K, (k + 1) // WIDTH, row)
         entry = 1.0
         for j in range(k + 1, K):
@@ -115,7 +116,8 @@ def invert(A, H, inverse, row):
 @inner
 def linear_term_of_slack(H, q, out):
     """Write −H·q."""
-    out[:] = 0.0
+    for j in range(out.size):
+        out[j] = 0.0
     add_rows(H, q, np.int64(0), H.shape[0], np.int64(0), out)
     for j in range(out.size):
         out[j] = -out[j]
