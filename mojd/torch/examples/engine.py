@@ -252,13 +252,8 @@ class Engine:
         check_losses(losses)
         parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         check_parameters(parameters)
-        graph = Graph(losses, {id(p): index for index, p in enumerate(parameters.values())})
-        check_graph(graph, self.module, losses)
         try:
-            if len(losses) == 1:
-                found = _of_one(losses, parameters, retain_graph)
-            else:
-                found = self._of_many(losses, graph, list(parameters), retain_graph)
+            found = self._factors(losses, parameters, retain_graph)
         except RuntimeError as error:
             if "second time" not in str(error):
                 raise
@@ -267,6 +262,17 @@ class Engine:
                 "backward pass: compute the losses again, or pass retain_graph=True to the earlier one"
             ) from error
         return PerExampleGradients(losses.numel(), parameters, found)
+
+    def _factors(
+        self, losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool
+    ) -> dict[str, Factor]:
+        frozen = [parameter for parameter in self.module.parameters() if not parameter.requires_grad]
+        numbers = {id(parameter): number for number, parameter in enumerate(parameters.values())}
+        graph = Graph(losses, numbers, [*frozen, *self.module.buffers()])
+        check_graph(graph, self.module, losses)
+        if len(losses) == 1:
+            return _of_one(losses, parameters, retain_graph)
+        return self._of_many(losses, graph, list(parameters), retain_graph)
 
     def _apply(self, gradients: Gradients, weighting: Any) -> StepInfo:
         return apply(self._over_ranks(gradients), weighting)

@@ -6,7 +6,7 @@ that made them; parameters are made by nodes called AccumulateGrad.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -52,6 +52,8 @@ class Graph:
         Any shape.
     parameters : mapping
         The numbers of the parameters that matter, by the id of the tensor.
+    constants : sequence of Tensor
+        Buffers and frozen parameters.
 
     Attributes
     ----------
@@ -65,8 +67,11 @@ class Graph:
         Equal for two graphs in which examples take the same ways.
     """
 
-    def __init__(self, losses: Tensor, parameters: Mapping[int, int]) -> None:
+    def __init__(
+        self, losses: Tensor, parameters: Mapping[int, int], constants: Sequence[Tensor] = ()
+    ) -> None:
         root = losses.grad_fn
+        self._constants = {constant.data_ptr() for constant in constants}
         self.root = Edge(0, losses.output_nr)
         self.nodes: list[Node] = [root]
         self.children: list[tuple[Edge | None, ...]] = []
@@ -86,7 +91,7 @@ class Graph:
                 edges.append(Edge(number, output))
             self.children.append(tuple(edges))
             signature += (name, edges)
-            signature += (_frozen(getattr(node, attribute)) for attribute in _integers(node))
+            signature += map(_frozen, _integers(node))
             if not edges and hasattr(node, "variable"):
                 leaf = parameters.get(id(node.variable))
                 signature.append(leaf)
@@ -108,7 +113,7 @@ class Graph:
 
         An input that needs no gradient is not in the graph: it can be data as well as a constant. It is
         taken for a constant, such as a mask, in an element-wise operation whose output has the shape of
-        another input. What was looked
+        another input, and known to be one if it is a buffer that multiplies a matrix. What was looked
         up in a table may be the same for all examples, as embeddings of positions are, until it meets
         anything else.
         """
@@ -135,8 +140,18 @@ class Graph:
         if None in self.children[number]:
             shapes = [self.shape(edge) for edge in edges]
             is_masked = node.name() in _ELEMENTWISE and self.shape(Edge(number, 0)) in shapes
-            found = found if is_masked else _Above.DATA
+            found = found if is_masked or self._is_multiplied_by_constants(node) else _Above.DATA
         return _Above.TABLE if found is _Above.PARAMETERS and node.name() in _TABLES else found
+
+    def _is_multiplied_by_constants(self, node: Node) -> bool:
+        """Whether the missing factor of a product of matrices is a buffer or a frozen parameter.
+
+        It is what the node has saved, for the gradient of the other factor.
+        """
+        if node.name() != "MmBackward0":
+            return False
+        saved = [factor for factor in (node._saved_self, node._saved_mat2) if factor is not None]
+        return all(factor.data_ptr() in self._constants for factor in saved)
 
     def zeros(self, edge: Edge) -> Tensor:
         """Return zeros such as the tensor that an edge stands for."""
@@ -151,13 +166,15 @@ class Graph:
         return torch.Size(node._input_metadata[edge.output].shape)
 
 
-def _integers(node: Node) -> tuple[str, ...]:
-    """Return the names of the axes, sizes, indices and flags that nodes of this kind save."""
+def _integers(node: Node) -> list[Any]:
+    """Return the axes, sizes, indices and flags that a node has saved."""
     kind = type(node)
     if kind not in _INTEGERS:
         names = [name for name in dir(kind) if name.startswith("_saved_")]
         _INTEGERS[kind] = tuple(name for name in names if _is_integral(getattr(node, name)))
-    return _INTEGERS[kind]
+    # What was missing in the first node of a kind can be a tensor in another.
+    values = [getattr(node, name) for name in _INTEGERS[kind]]
+    return [value if _is_integral(value) else None for value in values]
 
 
 def _is_integral(value: Any) -> bool:

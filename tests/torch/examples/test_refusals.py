@@ -186,13 +186,6 @@ class TestChunks:
         engine.backward(problem.take([3, 4]).losses(), weighting=weighting)
         assert_gramians_close(seen[0], reference_of(problem).gramian(), 1e-12)
 
-    def test_other_numbers_of_tasks(self) -> None:
-        problem = CASES["tasks"].problem(4)
-        engine = mojd.torch.Engine(problem.module)
-        engine.add(problem.losses())
-        with pytest.raises(mojd.InvalidInputError, match="tasks"):
-            engine.add(problem.losses()[:, :2])
-
     def test_a_refused_chunk_leaves_the_others(self) -> None:
         problem = CASES["chain_in_place"].problem(6)
         reference = reference_of(problem).gramian()
