@@ -20,6 +20,7 @@ from mojd.torch.examples.plan import Plans
 from mojd.torch.examples.ranks import GradientsOverRanks
 from mojd.torch.examples.reading import read
 from mojd.torch.examples.refusals import check_graph, check_losses, check_parameters
+from mojd.torch.examples.workspace import Workspace
 from mojd.torch.info import StepInfo
 from mojd.torch.losses import apply
 
@@ -101,6 +102,7 @@ class Engine:
         self.probe = probe
         self._plans = Plans(keep=probe == "new")
         self._held: list[PerExampleGradients] = []
+        self._workspace = Workspace()
 
     def backward(
         self, losses: Tensor | None = None, weighting: Weighting = mojd.upgrad, *, retain_graph: bool = False
@@ -261,7 +263,9 @@ class Engine:
                 f"the graph of the losses of shape {tuple(losses.shape)} has been freed by an earlier "
                 "backward pass: compute the losses again, or pass retain_graph=True to the earlier one"
             ) from error
-        return PerExampleGradients(losses.numel(), parameters, found)
+        gradients = PerExampleGradients(losses.numel(), parameters, found)
+        self._workspace.lend(gradients)
+        return gradients
 
     def _factors(
         self, losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool
@@ -293,7 +297,7 @@ class Engine:
         for target, factors in by_target.items():
             for leaf, factor in through(graph, target, added(factors)):
                 by_leaf.setdefault(leaf, []).append(factor)
-        return {names[leaf]: settled(added(factors)) for leaf, factors in by_leaf.items()}
+        return {names[leaf]: settled(added(factors), self._workspace) for leaf, factors in by_leaf.items()}
 
 
 def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool) -> dict[str, Factor]:

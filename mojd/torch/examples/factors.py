@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mojd.torch.examples.products import inner_products
+from mojd.torch.examples.products import InnerProducts, inner_products
+from mojd.torch.examples.workspace import Workspace
 
 # How many numbers a block of a product between positions may have.
 _BLOCK = 2**24
@@ -28,7 +29,7 @@ class Factor(Protocol):
     def tensors(self) -> tuple[Tensor, ...]:
         """What it consists of; the first axis of each has length N."""
 
-    def gramian(self) -> Tensor:
+    def gramian(self, products: InnerProducts) -> Tensor:
         """Return the inner products of the gradients, (N, N)."""
 
     def weighted(self, weights: Tensor) -> Tensor:
@@ -55,10 +56,9 @@ class Dense:
         """The gradients."""
         return (self.values,)
 
-    def gramian(self) -> Tensor:
+    def gramian(self, products: InnerProducts) -> Tensor:
         """Return the inner products of the gradients, (N, N)."""
-        rows = self.rows()
-        return inner_products(rows, rows)
+        return products(self.rows())
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Return Σ wₙ·gₙ."""
@@ -96,8 +96,10 @@ class Outer:
         """Both sides."""
         return self.left, self.right
 
-    def gramian(self) -> Tensor:
+    def gramian(self, products: InnerProducts) -> Tensor:
         """Return the inner products of the gradients, (N, N)."""
+        if self.left.shape[1:3] == (1, 1):
+            return products(self.left[:, 0, 0]) * products(self.right[:, 0, 0])
         return self.times(self)
 
     def times(self, other: Outer) -> Tensor:
@@ -131,11 +133,19 @@ class Outer:
             left = left * scale
         else:
             right = right * scale
+        if left.shape[1] == 1:
+            return (left.flatten(0, 2).T @ right.flatten(0, 2)).view(self.shape)
         return (_by_group(left).mT @ _by_group(right)).reshape(self.shape)
 
     def dense(self) -> Tensor:
         """Return the gradients."""
-        return (self.left.mT @ self.right).reshape(len(self.left), *self.shape)
+        return self.written_to(self.left.new_empty((len(self.left), *self.shape)))
+
+    def written_to(self, values: Tensor) -> Tensor:
+        """Write the gradients into a contiguous tensor (N, *shape), and return it."""
+        left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
+        torch.bmm(left.mT, right, out=values.view(len(left), left.shape[-1], right.shape[-1]))
+        return values
 
     @staticmethod
     def is_cheap(size: int, groups: int, positions: int, a: int, b: int) -> bool:
@@ -178,8 +188,9 @@ class Rows:
         """Indices and values."""
         return self.indices, self.values
 
-    def gramian(self) -> Tensor:
+    def gramian(self, products: InnerProducts) -> Tensor:
         """Return the inner products of the gradients, (N, N)."""
+        del products
         return self.times(self)
 
     def times(self, other: Rows) -> Tensor:
@@ -228,10 +239,11 @@ def in_single_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def settled(factor: Factor) -> Factor:
+def settled(factor: Factor, workspace: Workspace) -> Factor:
     """Return the factor in the form in which its Gramian takes less work."""
     if isinstance(factor, Outer) and factor.is_better_dense():
-        return Dense(factor.dense())
+        shape = torch.Size((len(factor.left), *factor.shape))
+        return Dense(factor.written_to(workspace.empty(shape, factor.left)))
     return factor
 
 

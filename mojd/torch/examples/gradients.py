@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mojd.errors import InvalidInputError
 from mojd.torch.examples.factors import Factor, products
+from mojd.torch.examples.products import InnerProducts
 
 
 class Gradients(Protocol):
@@ -72,8 +73,9 @@ class PerExampleGradients:
             float64 if any parameter is, float32 otherwise.
         """
         total = self.empty_gramian(self.size)
+        products = InnerProducts()
         for factor in self.factors.values():
-            total += factor.gramian()
+            total += factor.gramian(products)
         # Products in blocks need not round alike on both sides of the diagonal.
         return 0.5 * (total + total.T)
 

@@ -79,25 +79,24 @@ class Graph:
         numbers: dict[Node, int] = {root: 0}
         signature: list[Any] = [losses.output_nr]
         for node in self.nodes:  # grows on the way
-            name = node.name()
-            edges: list[Edge | None] = []
+            children: list[Edge | None] = []
             for child, output in node.next_functions:
                 if child is None:
-                    edges.append(None)
+                    children.append(None)
                     continue
                 number = numbers.setdefault(child, len(self.nodes))
                 if number == len(self.nodes):
                     self.nodes.append(child)
-                edges.append(Edge(number, output))
-            self.children.append(tuple(edges))
-            signature += (name, edges)
-            signature += map(_frozen, _integers(node))
+                children.append(Edge(number, output))
+            edges = tuple(children)
+            self.children.append(edges)
+            signature += (type(node), edges, *_integers(node))
             if not edges and hasattr(node, "variable"):
                 leaf = parameters.get(id(node.variable))
                 signature.append(leaf)
                 if leaf is not None:
                     self.leaves[numbers[node]] = leaf
-        self.signature = tuple(map(_frozen, signature))
+        self.signature = tuple(signature)
 
     def consumers(self) -> dict[Edge, list[Consumer]]:
         """Return who takes which edge as an input."""
@@ -178,10 +177,6 @@ def _integers(node: Node) -> list[Any]:
 
 
 def _is_integral(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    if type(value) is tuple:
         return all(isinstance(entry, int) for entry in value)
     return value is None or isinstance(value, int)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mojd.torch.examples.cotangent import Cotangent
-from mojd.torch.examples.factors import Dense, Factor, Outer, in_single_precision, settled
+from mojd.torch.examples.factors import Dense, Factor, Outer, in_single_precision
 from mojd.torch.examples.graph import Node
 from mojd.torch.examples.layout import examples_first
 from mojd.torch.examples.rules.elementwise import over_channels
@@ -42,7 +42,7 @@ def convolution(node: Node, position: int, cotangent: Cotangent, shape: torch.Si
         shape[2:], node._saved_stride, node._saved_padding, node._saved_dilation, node._saved_groups
     )
     if node._saved_transposed:
-        return settled(_transposed(node._saved_input, cotangent, shape, geometry))
+        return _transposed(node._saved_input, cotangent, shape, geometry)
     channels = shape[1]
     places = cotangent.raw[0].shape[2:].numel()
     images = cotangent.raw[0].shape[0] // cotangent.size
@@ -51,7 +51,7 @@ def convolution(node: Node, position: int, cotangent: Cotangent, shape: torch.Si
     if few or Outer.is_cheap(
         size, geometry.groups, places * images, shape[0] // geometry.groups, shape[1:].numel()
     ):
-        return settled(_by_patches(node._saved_input, cotangent, shape, geometry))
+        return _by_patches(node._saved_input, cotangent, shape, geometry)
     return Dense(_by_groups(node._saved_input, cotangent, shape, geometry))
 
 

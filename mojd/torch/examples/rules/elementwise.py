@@ -43,7 +43,9 @@ def broadcast(tensors: list[Tensor], cotangent: Cotangent, shape: torch.Size) ->
         return None
     rows = in_single_precision(cotangent.gathered(tensors))
     kept = [index for index, length in enumerate(shape) if length != 1]
-    summed = [index for index in range(1, rows.dim()) if index - 1 - missing not in kept]
+    summed = [
+        index for index in range(1, rows.dim()) if index - 1 - missing not in kept and rows.shape[index] > 1
+    ]
     values = rows.sum(summed) if summed else rows
     return Dense(values.reshape(len(values), *shape))
 
