@@ -70,15 +70,22 @@ class Chunks:
         while start < count:
             self._held = {}
             for number in range(start, count):
-                current = self._gradients(number)
-                blocks |= {(number, other): current.times(held) for other, held in self._held.items()}
-                if len(self._held) == number - start and self._has_room(current, number + 1 == count):
-                    blocks[number, number] = current.gramian()
-                    self._held[number] = current
-            if not self._held:
-                self._refuse(current)
+                # Nothing but what is held is alive here, while the next chunk is computed.
+                self._multiply(number, is_next=len(self._held) == number - start, blocks=blocks)
             start += len(self._held)
         return assemble([self._sizes[number] for number in range(count)], blocks)
+
+    def _multiply(self, number: int, is_next: bool, blocks: dict[tuple[int, int], Tensor]) -> None:
+        """Multiply a chunk with all that are held, and hold it too if it is next and there is room."""
+        current = self._gradients(number)
+        blocks |= {(number, other): current.times(held) for other, held in self._held.items()}
+        if not is_next:
+            return
+        if self._has_room(current, number + 1 == len(self._chunks)):
+            blocks[number, number] = current.gramian()
+            self._held[number] = current
+        elif not self._held:
+            self._refuse(current)
 
     def write(self, weights: Tensor) -> None:
         """Add the direction to ``.grad``, from what is held or by a backward pass for each chunk."""

@@ -42,7 +42,7 @@ def written(module: nn.Module) -> dict[str, Tensor]:
 @on_every_case
 @in_every_dtype
 class TestAgreesWithTheJacobian:
-    @pytest.mark.parametrize("count", [1, 2, 5])
+    @pytest.mark.parametrize("count", [1, 2])
     def test_gramian(self, case: Case, dtype: torch.dtype, count: int) -> None:
         problem = case.problem(count, dtype)
         reference = reference_of(problem).gramian()
