@@ -21,8 +21,8 @@ _BOUND = frozenset(
     BinaryCrossEntropyWithLogits Ceil Celu Clamp ClampMax ClampMin Clone Copysign Cos Cosh Digamma Div Elu Erf
     Erfc Erfinv Exp Exp2 Expm1 Floor Fmod Frac Gelu Glu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss
     Hypot KlDiv LeakyRelu Lerp Lgamma Log Log10 Log1P Log2 LogSigmoid Logaddexp Logaddexp2 Logit MaskedFill
-    Maximum Minimum Mish MseLoss Mul NanToNum NativeDropout Neg Pow PreluKernel Reciprocal Relu Remainder Round
-    RreluWithNoise Rsqrt Rsub Sgn Sigmoid Sign Silu Sin Sinc Sinh SmoothL1Loss SoftMarginLoss Softplus
+    Maximum Minimum Mish MseLoss Mul NanToNum NativeDropout Neg Pow PreluKernel Reciprocal Relu Remainder
+    Round RreluWithNoise Rsqrt Rsub Sgn Sigmoid Sign Silu Sin Sinc Sinh SmoothL1Loss SoftMarginLoss Softplus
     Softshrink Sqrt Square Sub Tan Tanh Threshold ToCopy Trunc Where Xlogy
 
     AsStrided Cat ConstantPadNd torch::autograd::CopySlices Diagonal Expand Flip Im2Col Col2Im Movedim Narrow
@@ -42,7 +42,7 @@ _BOUND = frozenset(
     ThnnFusedGruCell ThnnFusedLstmCell
 
     Cdist FftC2C FftC2R FftR2C Trilinear
-    """.split()
+    """.split()  # noqa: SIM905 - as a table of names it can be read
 )
 # Which inputs of a product of matrices are on the left and on the right.
 _PRODUCTS = {"Addmm": (1, 2), "Baddbmm": (1, 2), "Bmm": (0, 1), "Mm": (0, 1), "Mv": (0, 1)}
