@@ -125,6 +125,31 @@ def as_gradient(local: Tensor, param: Tensor) -> Tensor:
     )
 
 
+def own_part(param: Tensor) -> Tensor:
+    """Return this rank's part of a parameter."""
+    return local_part(param.detach(), param)
+
+
+def seed_of(scale: Tensor, loss: Tensor) -> Tensor:
+    """Return a scale as the seed of a loss's backward pass: laid out as the loss is."""
+    if not is_dtensor(loss):
+        return scale.to(loss).expand_as(loss)
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = loss.device_mesh  # type: ignore[attr-defined]
+    local = scale.to(loss.device, loss.dtype).expand(loss.shape).contiguous()
+    return DTensor.from_local(local, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+@torch.no_grad()
+def set_grad(local: Tensor, param: Tensor) -> None:
+    """Make a sum the parameter's `.grad`, unless it was added up in the memory of the one that is there."""
+    grad = param.grad
+    if is_dtensor(param) and grad is not None and grad.placements == param.placements:  # type: ignore[attr-defined]
+        return
+    param.grad = as_gradient(local, param)
+
+
 @torch.no_grad()
 def add_to_grad(local: Tensor, param: Tensor) -> None:
     """Add this rank's part of a direction to the parameter's `.grad`."""
