@@ -150,7 +150,7 @@ class GradientsOverRanks:
         shapes = {name: (tuple(p.shape), p.dtype) for name, p in parameters.items()}
         own = Summary(self._size, shapes, self._own_forms())
         summaries = _exchanged(own, process_group)
-        if any(other.shapes != shapes for other in summaries):
+        if any(list(other.shapes.items()) != list(shapes.items()) for other in summaries):
             raise InvalidInputError(_difference(summaries, self._group.ranks))
         self._sizes = [other.size for other in summaries]
         if not sum(self._sizes):
@@ -220,12 +220,12 @@ def _difference(summaries: Sequence[Summary], ranks: Sequence[int]) -> str:
             if mine != its:
                 return (
                     f"the ranks of process_group have different trainable parameters: {name!r} is "
-                    f"{_described(mine)} on rank {ranks[0]} and {_described(its)} on rank {rank}; each needs a "
-                    "replica of the module"
+                    f"{_described(mine)} on rank {ranks[0]} and {_described(its)} on rank {rank}; each "
+                    "needs a replica of the module"
                 )
     return (
-        "the ranks of process_group have their trainable parameters in different orders; each needs a replica "
-        "of the module"
+        "the ranks of process_group have their trainable parameters in different orders; each needs a "
+        "replica of the module"
     )
 
 
