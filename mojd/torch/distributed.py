@@ -93,7 +93,7 @@ class Ranks:
                                                             dimension
     ==================  ==================================  ===================  =======================
 
-    Besides, eight integers per group and step are compared, so that ranks that differ in their losses raise
+    Besides, ten integers per group and step are compared, so that ranks that differ in their losses raise
     an error instead of waiting for each other. In a group that reaches no CPU (NCCL alone), that would wait
     for the device, and is done in the first step only.
 

@@ -298,11 +298,11 @@ def gradients_of_your_own_that_do_not_fit() -> None:
     row = list(torch.autograd.grad(loss, setup.params, allow_unused=True))
     index = next(i for i, part in enumerate(row) if isinstance(part, DTensor))
     method = mojd.torch.UPGrad(setup.params)
-    missing = [*row]
+    missing: list[Tensor | None] = [*row]
     missing[index] = None if dist.get_rank() else row[index]
     with pytest.raises(InvalidInputError, match="None on one rank and a tensor on another"):
         method.apply_gradients([missing])
-    whole = [*row]
+    whole: list[Tensor | None] = [*row]
     whole[index] = torch.zeros(setup.params[index].shape, dtype=torch.float64)
     with pytest.raises(InvalidTypeError, match=rf"gradients\[0\]\[{index}\] is a Tensor.*DTensor"):
         method.apply_gradients([whole])
