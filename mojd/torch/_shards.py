@@ -47,9 +47,10 @@ def layouts(params: Sequence[Tensor], process_group: Group | None) -> list[Layou
     """Return the layout of every parameter, or raise if its mesh contradicts `process_group`."""
     meshes: dict[Any, tuple[tuple[Group, ...], bool]] = {}
     found: list[Layout] = []
+    plain = Layout(frozenset(), averaged=process_group is not None)
     for index, param in enumerate(params):
         if not is_dtensor(param):
-            found.append(Layout(frozenset(), averaged=process_group is not None))
+            found.append(plain)
             continue
         mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
         if mesh not in meshes:
@@ -127,7 +128,7 @@ def as_gradient(local: Tensor, param: Tensor) -> Tensor:
 
 def own_part(param: Tensor) -> Tensor:
     """Return this rank's part of a parameter."""
-    return local_part(param.detach(), param)
+    return local_part(param.detach(), param) if is_dtensor(param) else param
 
 
 def seed_of(scale: Tensor, loss: Tensor) -> Tensor:
@@ -141,13 +142,14 @@ def seed_of(scale: Tensor, loss: Tensor) -> Tensor:
     return DTensor.from_local(local, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
-@torch.no_grad()
 def set_grad(local: Tensor, param: Tensor) -> None:
     """Make a sum the parameter's `.grad`, unless it was added up in the memory of the one that is there."""
-    grad = param.grad
-    if is_dtensor(param) and grad is not None and grad.placements == param.placements:  # type: ignore[attr-defined]
+    if not is_dtensor(param):
+        param.grad = local
         return
-    param.grad = as_gradient(local, param)
+    grad = param.grad
+    if grad is None or grad.placements != param.placements:  # type: ignore[attr-defined]
+        param.grad = as_gradient(local, param)
 
 
 @torch.no_grad()

@@ -131,6 +131,7 @@ class Ranks:
         )
         self._layouts: list[Layout] = layouts(self.params, self._replicas)
         self._averaged = [index for index, layout in enumerate(self._layouts) if layout.averaged]
+        self._has_dtensors = any(layout.mesh for layout in self._layouts)
         groups = dict.fromkeys(group for layout in self._layouts for group in layout.mesh)
         self._mesh_groups = [group for group in groups if len(group.ranks) > 1]
         self._groups: list[Group] = list(self._mesh_groups)
@@ -160,6 +161,8 @@ class Ranks:
             If the ranks have different numbers of losses or parameters; some parameter is sharded, and a
             loss that has a graph on one rank is a constant on another; or another rank has a problem.
         """
+        if not self._groups and problem is None:
+            return
         constant = [index for index, loss in enumerate(losses) if not loss.requires_grad]
         mismatch = (
             "some loss has a graph on one rank and is a constant on another; here, losses "
@@ -224,6 +227,8 @@ class Ranks:
             )
         else:
             found = [None] * len(self.params)
+        if not self._has_dtensors:
+            return list(found)
         with torch.no_grad():
             pairs = zip(found, self.params, strict=True)
             return [None if gradient is None else local_part(gradient, param) for gradient, param in pairs]

@@ -254,7 +254,7 @@ class LossGradients:
         if self._scale is not None:
             total = total / self._scale.to(total).square()
         exact = any(tensor.dtype == torch.float64 for tensor in self.params)
-        return self._ranks.same(total if exact else total.float())
+        return self.shared(total if exact else total.float())
 
     def _inner_products(self, rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
         """Return the inner products of what is here, float64 (K, K) on the first parameter's device."""
