@@ -46,7 +46,8 @@ class Engine:
     process_group : torch.distributed.ProcessGroup, optional
         Ranks that hold replicas of the module and other examples each. Gramians and directions are then those of
         the examples of all ranks, in the order of the ranks. They may have different numbers of examples; one
-        that has none passes losses of shape (0,). An error on one rank is raised on all of them.
+        that has none passes losses of shape (0,). What one rank refuses in `backward` or `gramian` is an error
+        on all of them.
     probe : {'new', 'always'}
         When to find out where the examples are in each tensor, and that none depends on another: for every new
         structure of the graph and new shapes, or in every step, which costs one more backward pass.
@@ -54,8 +55,8 @@ class Engine:
     Raises
     ------
     InvalidTypeError, InvalidInputError
-        If `module` is no module, has parameters that are sharded, or `probe` is neither; or `process_group` is
-        none, or not one of this process.
+        If `module` is no module, has parameters that are sharded, or `probe` is neither; or `process_group`
+        is none, or not one of this process.
 
     Notes
     -----
@@ -263,7 +264,7 @@ class Engine:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def _own(self, losses: Tensor, retain_graph: bool) -> list[PerExampleGradients]:
-        """Return the gradients of this process's losses; none if all losses of the step are on other ranks."""
+        """Return the gradients of this process's losses; none if all losses are on other ranks."""
         if self.process_group is not None and isinstance(losses, Tensor) and not losses.numel():
             return []
         return [self.gradients(losses, retain_graph=retain_graph)]
