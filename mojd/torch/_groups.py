@@ -105,16 +105,22 @@ _asked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def agree(
-    losses: Sequence[Tensor], params: Sequence[Tensor], mesh_groups: Sequence[Group], groups: Sequence[Group]
+    count: int,
+    pattern: bytes,
+    mismatch: str,
+    params: Sequence[Tensor],
+    mesh_groups: Sequence[Group],
+    groups: Sequence[Group],
+    problem: Exception | None = None,
 ) -> None:
-    """Raise on all ranks if they differ in how many losses or parameters they have.
+    """Raise on all ranks if they differ in how many losses or parameters they have, or one has a problem.
 
     Every collective that follows has a size or a number that depends on these, and ranks that differ wait for
-    each other forever. `groups` are all groups; among those of `mesh_groups`, the losses that have a graph
-    must be the same ones, too.
+    each other forever. `groups` are all groups; among those of `mesh_groups`, `pattern`, which says what
+    there is to be done, must be the same too, and `mismatch` is the error if it is not.
     """
-    graphs = zlib.crc32(bytes(loss.requires_grad for loss in losses))
-    own = (len(losses), len(params), sum(param.numel() for param in params), graphs)
+    elements = sum(param.numel() for param in params)
+    own = (count, len(params), elements, zlib.crc32(pattern), int(problem is not None))
     # The largest of x and of −x are the largest and the smallest x.
     bounds = torch.tensor([own, own], dtype=torch.int64)
     bounds[1] *= -1
@@ -122,7 +128,14 @@ def agree(
     bounds = _exchange(bounds, mesh_groups, params[0].device)
     bounds[:, 3] = torch.stack([bounds[:, 3].sum(), torch.zeros((), dtype=torch.int64)])
     bounds = _exchange(bounds, others, params[0].device)
+    if problem is not None:
+        raise problem
     largest, smallest = bounds[0].tolist(), (-bounds[1]).tolist()
+    if largest[4]:
+        raise InvalidInputError(
+            "another rank has refused what it was given; nothing has been computed, and the error there "
+            "says what is wrong"
+        )
     what = ("losses", "parameters", "elements of all parameters together")
     for name, high, low, mine in zip(what, largest, smallest, own, strict=False):
         if high != low:
@@ -131,12 +144,7 @@ def agree(
                 "on some other; every rank must pass the same losses and parameters, in the same order"
             )
     if largest[3] != smallest[3]:
-        constant = [index for index, loss in enumerate(losses) if not loss.requires_grad]
-        raise InvalidInputError(
-            "the ranks do not agree: some loss has a graph on one rank and is a constant on another; here, "
-            f"losses {constant} are constants. Shards need all ranks in every backward pass; add a "
-            "zero that depends on the model, such as 0.0 * output.sum(), where there is nothing to learn from"
-        )
+        raise InvalidInputError(f"the ranks do not agree: {mismatch}")
 
 
 def _exchange(bounds: Tensor, groups: Sequence[Group], device: torch.device) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.torch._shards import is_dtensor
 
 _PARAMS = "pass model.parameters(), a list of tensors, or parameter groups as an optimiser takes them"
 
@@ -82,15 +83,17 @@ def trainable(params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return kept
 
 
-def losses_of(losses: Any) -> tuple[Tensor, ...]:
+def losses_of(losses: Any, may_be_constants: bool = False) -> tuple[Tensor, ...]:
     """Return losses as scalars, from a sequence of scalars or a tensor of shape (K,).
+
+    All of them may be constants where other ranks have losses, too.
 
     Raises
     ------
     InvalidTypeError
         If `losses` is no sequence of real floating-point tensors.
     InvalidInputError
-        If there is none, one is no scalar, or none has a graph.
+        If there is none, one is no scalar, or none has a graph and not all may be constants.
     """
     if isinstance(losses, Tensor):
         if losses.ndim != 1:
@@ -113,7 +116,7 @@ def losses_of(losses: Any) -> tuple[Tensor, ...]:
         raise InvalidInputError("losses is empty; pass one scalar tensor per objective")
     for index, loss in enumerate(found):
         _check_loss(loss, index)
-    if not any(loss.requires_grad for loss in found):
+    if not may_be_constants and not any(loss.requires_grad for loss in found):
         raise InvalidInputError(
             f"none of the {len(found)} losses has a graph, so that none has a gradient; compute them "
             "outside of "
@@ -163,6 +166,11 @@ def check_gradient(tensor: Tensor, gradient: Any, name: str) -> None:
     if not isinstance(gradient, Tensor):
         raise InvalidTypeError(f"{name} is a {type(gradient).__name__}; pass a tensor or None")
     check_layout(tensor, gradient)
+    if is_dtensor(tensor) != is_dtensor(gradient):
+        raise InvalidTypeError(
+            f"{name} is a {type(gradient).__name__}, but its parameter is a {type(tensor).__name__}; "
+            "gradients of DTensors are DTensors, and those of others are not"
+        )
     for what in ("shape", "dtype", "device"):
         mine, its = getattr(gradient, what), getattr(tensor, what)
         if mine != its:
@@ -170,6 +178,33 @@ def check_gradient(tensor: Tensor, gradient: Any, name: str) -> None:
                 f"{name} has {what} {_plain(mine)}, but its parameter has {_plain(its)}; they must be the "
                 "same"
             )
+
+
+def rows_of(gradients: Any, params: Sequence[Tensor]) -> list[list[Tensor | None]]:
+    """Return gradients from elsewhere as a list per loss, with an entry per parameter.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidInputError
+        If there are none, a number of them does not fit, or one is not such as its parameter.
+    """
+    if isinstance(gradients, Tensor) or not isinstance(gradients, Iterable):
+        raise InvalidTypeError(
+            f"gradients is a {type(gradients).__name__}; pass one sequence per loss, with a tensor or "
+            "None per parameter"
+        )
+    rows = [list(row) for row in gradients]
+    if not rows:
+        raise InvalidInputError("gradients is empty; pass one sequence per loss")
+    for k, row in enumerate(rows):
+        if len(row) != len(params):
+            raise InvalidInputError(
+                f"gradients[{k}] has {len(row)} entries for {len(params)} params that require a gradient; "
+                "pass one for each, None where there is none"
+            )
+        for i, (param, gradient) in enumerate(zip(params, row, strict=True)):
+            check_gradient(param, gradient, f"gradients[{k}][{i}]")
+    return rows
 
 
 def _plain(value: Any) -> Any:

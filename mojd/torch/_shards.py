@@ -47,9 +47,10 @@ def layouts(params: Sequence[Tensor], process_group: Group | None) -> list[Layou
     """Return the layout of every parameter, or raise if its mesh contradicts `process_group`."""
     meshes: dict[Any, tuple[tuple[Group, ...], bool]] = {}
     found: list[Layout] = []
+    plain = Layout(frozenset(), averaged=process_group is not None)
     for index, param in enumerate(params):
         if not is_dtensor(param):
-            found.append(Layout(frozenset(), averaged=process_group is not None))
+            found.append(plain)
             continue
         mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
         if mesh not in meshes:
@@ -123,6 +124,32 @@ def as_gradient(local: Tensor, param: Tensor) -> Tensor:
         shape=param.shape,
         stride=param.stride(),
     )
+
+
+def own_part(param: Tensor) -> Tensor:
+    """Return this rank's part of a parameter."""
+    return local_part(param.detach(), param) if is_dtensor(param) else param
+
+
+def seed_of(scale: Tensor, loss: Tensor) -> Tensor:
+    """Return a scale as the seed of a loss's backward pass: laid out as the loss is."""
+    if not is_dtensor(loss):
+        return scale.to(loss).expand_as(loss)
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = loss.device_mesh  # type: ignore[attr-defined]
+    local = scale.to(loss.device, loss.dtype).expand(loss.shape).contiguous()
+    return DTensor.from_local(local, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+def set_grad(local: Tensor, param: Tensor) -> None:
+    """Make a sum the parameter's `.grad`, unless it was added up in the memory of the one that is there."""
+    if not is_dtensor(param):
+        param.grad = local
+        return
+    grad = param.grad
+    if grad is None or grad.placements != param.placements:  # type: ignore[attr-defined]
+        param.grad = as_gradient(local, param)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mojd.torch._products import common_order
+from mojd.torch._shards import set_grad
 
 # Entries that are worked on together: the result stays in the cache while gradients are added to it.
 _PIECE = 2**16
@@ -22,7 +23,7 @@ class WeightedSum:
     Parameters
     ----------
     like : Tensor
-        The parameter, whose dtype and layout a new target gets.
+        This rank's part of the parameter, whose dtype and layout a new target gets.
     parts : list of tensors
         The gradients of the losses that reach the parameter.
     rows : list of int
@@ -44,6 +45,22 @@ class WeightedSum:
         """Whether the precision of all that takes part is the same, and good enough to add up in."""
         dtype = self.like.dtype if self.target is None else self.target.dtype
         return dtype in (torch.float32, torch.float64) and all(part.dtype == dtype for part in self.parts)
+
+
+def write(sums: Iterable[tuple[Tensor, WeightedSum]], weights: Tensor) -> None:
+    """Make each sum the ``.grad`` of its parameter; on the CPU one after the other, as they come."""
+    on_host: list[float] = []
+    on_devices: dict[torch.device, list[tuple[Tensor, WeightedSum]]] = {}
+    for tensor, item in sums:
+        if item.like.device.type != "cpu":
+            on_devices.setdefault(item.like.device, []).append((tensor, item))
+            continue
+        on_host = on_host or weights.tolist()
+        set_grad(add_on_cpu(item, on_host), tensor)
+    for device, pairs in on_devices.items():
+        results = add_on_device([item for _, item in pairs], weights.to(device))
+        for (tensor, _), result in zip(pairs, results, strict=True):
+            set_grad(result, tensor)
 
 
 def add_on_cpu(item: WeightedSum, weights: Sequence[float]) -> Tensor:

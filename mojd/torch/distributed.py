@@ -93,7 +93,7 @@ class Ranks:
                                                             dimension
     ==================  ==================================  ===================  =======================
 
-    Besides, eight integers per group and step are compared, so that ranks that differ in their losses raise
+    Besides, ten integers per group and step are compared, so that ranks that differ in their losses raise
     an error instead of waiting for each other. In a group that reaches no CPU (NCCL alone), that would wait
     for the device, and is done in the first step only.
 
@@ -131,6 +131,7 @@ class Ranks:
         )
         self._layouts: list[Layout] = layouts(self.params, self._replicas)
         self._averaged = [index for index, layout in enumerate(self._layouts) if layout.averaged]
+        self._has_dtensors = any(layout.mesh for layout in self._layouts)
         groups = dict.fromkeys(group for layout in self._layouts for group in layout.mesh)
         self._mesh_groups = [group for group in groups if len(group.ranks) > 1]
         self._groups: list[Group] = list(self._mesh_groups)
@@ -139,22 +140,63 @@ class Ranks:
                 self._groups.append(self._replicas)
             check_devices(self._replicas, [(i, self.params[i]) for i in self._averaged], "parameter")
 
-    def agree(self, losses: Sequence[Tensor]) -> None:
-        """Raise, on all ranks, if they differ in what they are about to do.
+    @property
+    def are_several(self) -> bool:
+        """Whether anything crosses ranks at all."""
+        return bool(self._groups)
+
+    def agree(self, losses: Sequence[Tensor], problem: Exception | None = None) -> None:
+        """Raise, on all ranks, if they differ in what they are about to do, or one of them can't.
 
         Parameters
         ----------
         losses : sequence of Tensor
             The losses of this step.
+        problem : Exception, optional
+            Why this rank can't go on. It is raised here, once the others know.
 
         Raises
         ------
         InvalidInputError
-            If the ranks have different numbers of losses or parameters; or some parameter is sharded, and a
-            loss that has a graph on one rank is a constant on another.
+            If the ranks have different numbers of losses or parameters; some parameter is sharded, and a
+            loss that has a graph on one rank is a constant on another; or another rank has a problem.
         """
+        if not self._groups and problem is None:
+            return
+        constant = [index for index, loss in enumerate(losses) if not loss.requires_grad]
+        mismatch = (
+            "some loss has a graph on one rank and is a constant on another; here, losses "
+            f"{constant} are constants. Shards need all ranks in every backward pass; add a zero that "
+            "depends on the model, such as 0.0 * output.sum(), where there is nothing to learn from"
+        )
+        self._agree(len(losses), bytes(loss.requires_grad for loss in losses), mismatch, problem)
+
+    def agree_on_gradients(self, rows: Sequence[Gradients], problem: Exception | None = None) -> None:
+        """Raise, on all ranks, if they differ in the gradients that they bring, or one of them can't go on.
+
+        Parameters
+        ----------
+        rows : sequence of K lists of Tensor or None
+            Gradients that were computed elsewhere, those of DTensors as DTensors.
+        problem : Exception, optional
+            As for :meth:`agree`.
+
+        Raises
+        ------
+        InvalidInputError
+            If the ranks have different numbers of losses or parameters, the gradient of a DTensor is there on
+            one rank and None on another, or another rank has a problem.
+        """
+        sharded = [index for index, param in enumerate(self.params) if is_dtensor(param)]
+        pattern = [[row[index] is not None for index in sharded] for row in rows] if problem is None else []
+        mismatch = "the gradient of a DTensor is None on one rank and a tensor on another; pass zeros instead"
+        self._agree(len(rows), b"".join(map(bytes, pattern)), mismatch, problem)
+
+    def _agree(self, count: int, pattern: bytes, mismatch: str, problem: Exception | None) -> None:
         if self._groups:
-            agree(losses, self.params, self._mesh_groups, self._groups)
+            agree(count, pattern, mismatch, self.params, self._mesh_groups, self._groups, problem)
+        elif problem is not None:
+            raise problem
 
     def gradients_of(self, loss: Tensor, retain_graph: bool, seed: Tensor | None = None) -> Gradients:
         """Compute this rank's part of a loss's gradient.
@@ -185,6 +227,8 @@ class Ranks:
             )
         else:
             found = [None] * len(self.params)
+        if not self._has_dtensors:
+            return list(found)
         with torch.no_grad():
             pairs = zip(found, self.params, strict=True)
             return [None if gradient is None else local_part(gradient, param) for gradient, param in pairs]

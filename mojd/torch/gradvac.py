@@ -96,6 +96,8 @@ class GradVac(GradientMethod):
         For the order in which gradients are compared; drawn anew in every step.
     beta : float in [0, 1], default 0.5
         How fast the averages follow.
+    process_group : torch.distributed.ProcessGroup, optional
+        As for :func:`mojd.torch.backward`. Its ranks draw from their own generators: give all the same seed.
 
     Notes
     -----
@@ -107,5 +109,7 @@ class GradVac(GradientMethod):
     arXiv 2010.05874, Algorithm 1; formulas: :func:`mojd.gradvac`.
     """
 
-    def __init__(self, params: Iterable[Any], *, seed: Any, beta: float = 0.5) -> None:
-        super().__init__(params, GradVacWeighting(seed=seed, beta=beta))
+    def __init__(
+        self, params: Iterable[Any], *, seed: Any, beta: float = 0.5, process_group: Any = None
+    ) -> None:
+        super().__init__(params, GradVacWeighting(seed=seed, beta=beta), process_group=process_group)

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from mojd.errors import InvalidInputError, InvalidTypeError
-from mojd.torch._inputs import check_gradient, check_layout, losses_of, parameters_of, trainable
+from mojd.torch._averages import Gradients
+from mojd.torch._held import HeldGradients
+from mojd.torch._inputs import check_layout, losses_of, parameters_of, rows_of, trainable
 from mojd.torch._products import gramians
-from mojd.torch._weighted_sums import WeightedSum, add_on_cpu, add_on_device
+from mojd.torch._shards import local_part, seed_of
+from mojd.torch._weighted_sums import write
+from mojd.torch.distributed import Ranks
 
 _USED_UP = "second time"
 
@@ -26,19 +30,23 @@ class LossGradients:
     ----------
     params : iterable of tensors, or of parameter groups
         Leaves. Those that require no gradient are left out, and each is taken once.
+    process_group : torch.distributed.ProcessGroup, optional
+        The ranks over which the batch is split; gradients are averaged over them. Default: this process
+        alone, and the ranks of parameters that are sharded (DTensors, those of FSDP2).
 
     Attributes
     ----------
     params : tuple of tensors
         The parameters with a gradient.
     gradients : list of lists of tensors or None
-        ``gradients[k][i]`` is the gradient of loss k with respect to ``params[i]``; None where the loss
-        misses it. Empty until something is added.
+        ``gradients[k][i]`` is the gradient of loss k with respect to ``params[i]``, this rank's part of it
+        if it is sharded; None where the loss misses it. Empty until something is added.
 
     Raises
     ------
     InvalidTypeError, InvalidInputError
-        If `params` is not what an optimiser would take, or all of it is frozen.
+        If `params` is not what an optimiser would take, or all of it is frozen; or `process_group` is none,
+        or can't be used with `params`.
 
     Examples
     --------
@@ -54,12 +62,16 @@ class LossGradients:
     tensor([0.2924, 1.9006, 1.9006])
     """
 
-    def __init__(self, params: Iterable[Any]) -> None:
-        self.params = trainable(parameters_of(params))
-        self.gradients: list[list[Tensor | None]] = []
-        # Tensors that were made here, so that nobody else can hold them.
-        self._owned: set[tuple[int, int]] = set()
+    def __init__(self, params: Iterable[Any], process_group: Any = None) -> None:
+        self._ranks = Ranks(trainable(parameters_of(params)), process_group)
+        self.params = self._ranks.params
+        self._held = HeldGradients()
         self._scale: Tensor | None = None
+
+    @property
+    def gradients(self) -> list[Gradients]:
+        """What is held."""
+        return self._held.rows
 
     def __len__(self) -> int:
         """Return the number of losses, K; 0 if nothing is held."""
@@ -71,7 +83,12 @@ class LossGradients:
         return f"LossGradients(losses={len(self)}, params={len(self.params)} with {entries:,} entries)"
 
     def add(
-        self, losses: Sequence[Tensor] | Tensor, *, scale: Tensor | None = None, retain_graph: bool = False
+        self,
+        losses: Sequence[Tensor] | Tensor,
+        *,
+        scale: Tensor | None = None,
+        retain_graph: bool = False,
+        is_last: bool = False,
     ) -> None:
         """Differentiate each loss, and add its gradient to the one that is held for it.
 
@@ -84,12 +101,17 @@ class LossGradients:
             gradients are the scaled ones; :meth:`gramian` takes it out. The same for all that is added up.
         retain_graph : bool, default False
             Whether the graph is kept for another backward pass.
+        is_last : bool, default False
+            Whether nothing more is to be added. On several ranks, a loss's gradients are then averaged while
+            the next loss is differentiated; otherwise all are, when they are needed.
 
         Raises
         ------
         InvalidTypeError, InvalidInputError
             If losses are no real scalars, none has a graph or reaches a parameter, their graph has been
-            freed, or their number differs from that of earlier ones. What was held stays as it was.
+            freed, or their number differs from that of earlier ones. What was held stays as it was. On
+            several ranks: on all of them if one passes something else than the others; what none of the
+            losses of any rank reaches is an error when gradients have been averaged.
 
         Notes
         -----
@@ -97,42 +119,58 @@ class LossGradients:
         run. Those of DistributedDataParallel and ``register_post_accumulate_grad_hook`` don't, as nothing is
         accumulated into ``.grad`` here.
         """
-        values = losses_of(losses)
-        self._check_count(len(values), "losses")
-        last = max(index for index, loss in enumerate(values) if loss.requires_grad)
-        fresh = []
+        values = self._checked(losses)
+        last = max((index for index, loss in enumerate(values) if loss.requires_grad), default=-1)
+        overlaps = is_last and not self.gradients and self._ranks.are_several
+        fresh, pending = [], []
         for index, loss in enumerate(values):
-            fresh.append(self._differentiate(loss, index, scale, retain_graph or index < last))
-        if all(part is None for row in fresh for part in row):
-            raise InvalidInputError(
-                f"no loss depends on any of the {len(self.params)} params; pass the parameters of the "
-                "model that "
-                "computed the losses"
-            )
-        self._merge(fresh)
+            row = self._differentiate(loss, index, scale, retain_graph or index < last)
+            if overlaps:
+                pending.append(self._ranks.start_average(row))
+            else:
+                fresh.append(row)
+        if overlaps:
+            self._take_averages([average.wait() for average in pending])
+        else:
+            if not self._ranks.are_several:
+                self._require_some(fresh)
+            self._held.merge(fresh)
         self._scale = scale
 
-    def _differentiate(
-        self, loss: Tensor, index: int, scale: Tensor | None, retain_graph: bool
-    ) -> list[Tensor | None]:
-        if not loss.requires_grad:
-            return [None] * len(self.params)
-        seed = None if scale is None else scale.to(loss).expand_as(loss)
+    def _checked(self, losses: Any) -> tuple[Tensor, ...]:
+        """Return the losses; raise on all ranks if one can't go on."""
+        values: tuple[Tensor, ...] = ()
+        problem = None
         try:
-            found = torch.autograd.grad(
-                loss, self.params, grad_outputs=seed, retain_graph=retain_graph, allow_unused=True
-            )
+            values = losses_of(losses, may_be_constants=self._ranks.are_several)
+            self._check_count(len(values), "losses")
+        except (InvalidInputError, InvalidTypeError) as error:
+            problem = error
+        self._ranks.agree(values, problem)
+        return values
+
+    def _differentiate(self, loss: Tensor, index: int, scale: Tensor | None, retain_graph: bool) -> Gradients:
+        seed = None if scale is None else seed_of(scale, loss)
+        try:
+            found = self._ranks.gradients_of(loss, retain_graph, seed)
         except RuntimeError as error:
             if _USED_UP not in str(error):
                 raise
             raise InvalidInputError(
                 f"the graph of losses[{index}] has been freed by an earlier backward pass; compute the "
-                "losses "
-                "anew, or pass retain_graph=True to the call that comes first"
+                "losses anew, or pass retain_graph=True to the call that comes first"
             ) from error
         for tensor, gradient in zip(self.params, found, strict=True):
             check_layout(tensor, gradient)
-        return list(found)
+        return found
+
+    def _require_some(self, rows: list[Gradients]) -> None:
+        if all(part is None for row in rows for part in row):
+            where = "of any rank " if self._ranks.are_several else ""
+            raise InvalidInputError(
+                f"no loss {where}depends on any of the {len(self.params)} params; pass the parameters of the "
+                "model that computed the losses"
+            )
 
     def add_gradients(
         self, gradients: Sequence[Sequence[Tensor | None]], *, scale: Tensor | None = None
@@ -152,54 +190,37 @@ class LossGradients:
         InvalidTypeError, InvalidInputError
             If a number, a shape, a dtype or a device does not fit.
         """
-        if isinstance(gradients, Tensor) or not isinstance(gradients, Iterable):
-            raise InvalidTypeError(
-                f"gradients is a {type(gradients).__name__}; pass one sequence per loss, with a tensor or "
-                "None per "
-                "parameter"
-            )
-        rows = [list(row) for row in gradients]
-        if not rows:
-            raise InvalidInputError("gradients is empty; pass one sequence per loss")
-        self._check_count(len(rows), "gradients")
-        for k, row in enumerate(rows):
-            if len(row) != len(self.params):
-                raise InvalidInputError(
-                    f"gradients[{k}] has {len(row)} entries for {len(self.params)} params that require a "
-                    "gradient; "
-                    "pass one for each, None where there is none"
-                )
-            for i, (tensor, gradient) in enumerate(zip(self.params, row, strict=True)):
-                check_gradient(tensor, gradient, f"gradients[{k}][{i}]")
-        self._merge(rows)
+        rows: list[Gradients] = []
+        problem = None
+        try:
+            rows = rows_of(gradients, self.params)
+            self._check_count(len(rows), "gradients")
+        except (InvalidInputError, InvalidTypeError) as error:
+            problem = error
+        self._ranks.agree_on_gradients(rows, problem)
+        with torch.no_grad():
+            for row in rows:
+                pairs = zip(row, self.params, strict=True)
+                row[:] = [None if part is None else local_part(part, param) for part, param in pairs]
+        self._held.merge(rows)
         self._scale = scale
 
     def _check_count(self, count: int, name: str) -> None:
         if self.gradients and count != len(self):
             raise InvalidInputError(
-                f"{name} has {count} entries, but gradients of {len(self)} losses are held already; pass "
-                "the same "
-                "losses of every micro-batch, a constant for one that is missing"
+                f"{name} has {count} entries, but gradients of {len(self)} losses are held already; pass the "
+                "same losses of every micro-batch, a constant for one that is missing"
             )
 
-    def _merge(self, fresh: list[list[Tensor | None]]) -> None:
-        """Add new gradients to those held. The first sum is a new tensor: autograd's may be shared."""
-        if not self.gradients:
-            self.gradients = fresh
-            return
-        with torch.no_grad():
-            for k, (held, row) in enumerate(zip(self.gradients, fresh, strict=True)):
-                for i, gradient in enumerate(row):
-                    before = held[i]
-                    if gradient is None:
-                        continue
-                    if before is None:
-                        held[i] = gradient
-                    elif (k, i) in self._owned:
-                        before += gradient
-                    else:
-                        held[i] = before + gradient
-                        self._owned.add((k, i))
+    def _average(self) -> None:
+        """Average what is held over the ranks that have replicas of the parameters, all losses at once."""
+        if not self._held.is_averaged and self._ranks.are_several:
+            pending = [self._ranks.start_average(row) for row in self.gradients]
+            self._take_averages([average.wait() for average in pending])
+
+    def _take_averages(self, rows: list[Gradients]) -> None:
+        self._require_some(rows)
+        self._held.replace(rows)
 
     @torch.no_grad()
     def gramian(self) -> Tensor:
@@ -211,7 +232,7 @@ class LossGradients:
         -------
         Tensor, shape (K, K)
             On the device of the first parameter: float64 if a parameter is, float32 otherwise. Without the
-            loss scale.
+            loss scale. Of averaged gradients on several ranks, and bit for bit the same on all of them.
 
         Raises
         ------
@@ -228,13 +249,35 @@ class LossGradients:
         Nothing waits for a device.
         """
         self._require("gramian()")
-        device = self.params[0].device
-        parts = [part.to(device) for part in gramians(self.gradients)]
-        total = sum(parts[1:], start=parts[0])
+        self._average()
+        total = self._ranks.gramian(self.gradients, self._inner_products)
         if self._scale is not None:
             total = total / self._scale.to(total).square()
         exact = any(tensor.dtype == torch.float64 for tensor in self.params)
-        return total if exact else total.float()
+        return self.shared(total if exact else total.float())
+
+    def _inner_products(self, rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
+        """Return the inner products of what is here, float64 (K, K) on the first parameter's device."""
+        device = self.params[0].device
+        parts = [part.to(device) for part in gramians(rows)]
+        if not parts:
+            return torch.zeros((len(rows), len(rows)), dtype=torch.float64, device=device)
+        return sum(parts[1:], start=parts[0])
+
+    def shared(self, weights: Tensor) -> Tensor:
+        """Return the weights that the first rank has found, for :meth:`write` on all of them.
+
+        Weights may be drawn at random, or rounded differently by processors of different makes.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (K,)
+
+        Returns
+        -------
+        Tensor, shape (K,)
+        """
+        return self._ranks.same(weights) if self._ranks.are_several else weights
 
     @torch.no_grad()
     def write(self, weights: Tensor) -> None:
@@ -243,7 +286,7 @@ class LossGradients:
         Parameters
         ----------
         weights : Tensor, shape (K,)
-            On any device; NaN reaches all that is written.
+            On any device, the same on all ranks; NaN reaches all that is written.
 
         Raises
         ------
@@ -262,37 +305,13 @@ class LossGradients:
                 f"weights has shape {tuple(weights.shape)}; gradients of {len(self)} losses take "
                 f"({len(self)},)"
             )
-        on_host: list[float] = []
-        on_devices: dict[torch.device, list[tuple[Tensor, WeightedSum]]] = {}
-        for index, tensor in enumerate(self.params):
-            item = self._release(index, tensor)
-            if item is None:
-                continue
-            if tensor.device.type != "cpu":
-                on_devices.setdefault(tensor.device, []).append((tensor, item))
-                continue
-            on_host = on_host or weights.tolist()
-            tensor.grad = add_on_cpu(item, on_host)
-        for device, pairs in on_devices.items():
-            results = add_on_device([item for _, item in pairs], weights.to(device))
-            for (tensor, _), result in zip(pairs, results, strict=True):
-                tensor.grad = result
+        self._average()
+        write(self._held.sums(self.params), weights)
         self.clear()
-
-    def _release(self, index: int, tensor: Tensor) -> WeightedSum | None:
-        """Return what one parameter gets, and forget its gradients; None if no loss reaches it."""
-        rows = [k for k, row in enumerate(self.gradients) if row[index] is not None]
-        if not rows:
-            return None
-        parts = [part for row in self.gradients if (part := row[index]) is not None]
-        for row in self.gradients:
-            row[index] = None
-        return WeightedSum(tensor, parts, rows, tensor.grad, (rows[0], index) in self._owned)
 
     def clear(self) -> None:
         """Let go of everything that is held."""
-        self.gradients = []
-        self._owned = set()
+        self._held = HeldGradients()
         self._scale = None
 
     def _require(self, call: str) -> None:

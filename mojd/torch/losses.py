@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ def backward(
     *,
     scaler: torch.amp.GradScaler | None = None,
     retain_graph: bool = False,
+    process_group: Any = None,
 ) -> StepInfo:
     r"""Differentiate several losses, weigh their gradients, and add the direction to ``.grad``.
 
@@ -48,6 +49,10 @@ def backward(
         follow.
     retain_graph : bool, default False
         Whether the graph of the losses is kept for another backward pass.
+    process_group : torch.distributed.ProcessGroup, optional
+        The ranks over which the batch is split, with a replica of the parameters each. Every loss is then the
+        mean of theirs, and all find the same weights. Default: this process alone; sharded parameters, of
+        FSDP2's ``fully_shard`` or DTensors, know their own ranks.
 
     Returns
     -------
@@ -58,6 +63,7 @@ def backward(
     ------
     InvalidTypeError, InvalidInputError
         If losses, parameters or the weighting are not what they should be; each message says what to pass.
+        On several ranks: on all of them, if one passes something else than the others.
 
     Notes
     -----
@@ -88,26 +94,45 @@ def backward(
     True
     """
     weighting = checked(weighting)
-    held = LossGradients(params)
-    held.add(losses, scale=scale_of(scaler, held.params[0].device), retain_graph=retain_graph)
-    return apply(held, weighting)
+    held = LossGradients(params, process_group)
+    scale = scale_of(scaler, held.params[0].device)
+    held.add(losses, scale=scale, retain_graph=retain_graph, is_last=True)
+    return apply(held, weighting, share=held.shared)
 
 
-def apply(held: LossGradients, weighting: Any, info: Callable[..., StepInfo] = StepInfo) -> StepInfo:
+class Held(Protocol):
+    """Gradients of K losses, whatever form they are held in."""
+
+    def gramian(self) -> Tensor:
+        """Compute the Gramian (K, K)."""
+
+    def write(self, weights: Tensor) -> None:
+        """Add the direction for weights (K,) to the ``.grad`` of the parameters."""
+
+
+def apply(
+    held: Held,
+    weighting: Any,
+    info: Callable[..., StepInfo] = StepInfo,
+    share: Callable[[Tensor], Tensor] | None = None,
+) -> StepInfo:
     """Weigh the gradients that are held, write the direction and let go of them.
 
     Parameters
     ----------
-    held : LossGradients
+    held : Held
     weighting : callable or StatefulWeighting
         From :func:`mojd.torch._weighing.checked`.
     info : callable
         Makes the diagnostics from the Gramian, the weights and the function between them.
+    share : callable, optional
+        From this rank's weights to those that all ranks take.
     """
     gramian = held.gramian()
     weighed = weigh(weighting, gramian)
-    held.write(weighed.weights)
-    return info(gramian, weighed.weights, weighed.function)
+    weights = weighed.weights if share is None else share(weighed.weights)
+    held.write(weights)
+    return info(gramian, weights, weighed.function)
 
 
 def scale_of(scaler: Any, device: torch.device) -> Tensor | None:

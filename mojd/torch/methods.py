@@ -33,10 +33,13 @@ class GradientMethod:
         What is to be trained. Which of them require a gradient is looked up in every step.
     weighting : callable, str or object with a state
         As for :func:`mojd.torch.backward`.
+    process_group : torch.distributed.ProcessGroup, optional
+        As for :func:`mojd.torch.backward`. A weighting with a state keeps the same one on all ranks.
 
     Attributes
     ----------
     params : tuple of tensors
+    process_group : torch.distributed.ProcessGroup or None
     weighting : callable
         From Gramians (K, K) to weights (K,). With a state, if the method has one.
 
@@ -61,9 +64,14 @@ class GradientMethod:
     _info: Callable[..., StepInfo] = StepInfo
 
     def __init__(
-        self, params: Iterable[Any], weighting: Callable[..., Any] | StatefulWeighting | str
+        self,
+        params: Iterable[Any],
+        weighting: Callable[..., Any] | StatefulWeighting | str,
+        *,
+        process_group: Any = None,
     ) -> None:
         self.params = parameters_of(params)
+        self.process_group = process_group
         self.weighting = checked(weighting)
         self._held: LossGradients | None = None
 
@@ -91,9 +99,8 @@ class GradientMethod:
             As :func:`mojd.torch.backward`. What has been accumulated is lost then.
         """
         try:
-            self.accumulate(losses, scaler=scaler, retain_graph=retain_graph)
-            assert self._held is not None
-            return apply(self._held, self.weighting, self._info)
+            held = self._add(losses, scaler, retain_graph, is_last=True)
+            return apply(held, self.weighting, self._info, held.shared)
         finally:
             self._held = None
 
@@ -108,16 +115,14 @@ class GradientMethod:
 
         Gradients of each loss add up, so that losses which are means over micro-batches are to be divided by
         their number. Call ``scaler.update()`` after the step only. Cost: K backward passes, and memory for K
-        gradients until the step.
+        gradients until the step. Replicas on several ranks are averaged once, in the step.
 
         Parameters
         ----------
         losses, scaler, retain_graph
             As for :func:`mojd.torch.backward`. Every micro-batch has the same K losses.
         """
-        held = self._holder()
-        held.add(losses, scale=scale_of(scaler, held.params[0].device), retain_graph=retain_graph)
-        self._held = held
+        self._held = self._add(losses, scaler, retain_graph, is_last=False)
 
     def apply_gradients(
         self,
@@ -131,7 +136,8 @@ class GradientMethod:
         ----------
         grads : sequence of sequences of tensors or None
             ``grads[k][i]`` is the gradient of loss k with respect to the i-th parameter that requires one.
-            They are not written to.
+            They are not written to. Those of DTensors are DTensors; others are this rank's, and averaged over
+            the process group.
         scaler : torch.amp.GradScaler, optional
             By whose scale they have been multiplied.
 
@@ -147,12 +153,18 @@ class GradientMethod:
         try:
             held = self._holder()
             held.add_gradients(grads, scale=scale_of(scaler, held.params[0].device))
-            return apply(held, self.weighting, self._info)
+            return apply(held, self.weighting, self._info, held.shared)
         finally:
             self._held = None
 
     def _holder(self) -> LossGradients:
-        return LossGradients(self.params) if self._held is None else self._held
+        return LossGradients(self.params, self.process_group) if self._held is None else self._held
+
+    def _add(self, losses: Any, scaler: Any, retain_graph: bool, is_last: bool) -> LossGradients:
+        held = self._holder()
+        scale = scale_of(scaler, held.params[0].device)
+        held.add(losses, scale=scale, retain_graph=retain_graph, is_last=is_last)
+        return held
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the weighting, {} if it has none. Accumulated gradients are no part of it."""
@@ -218,17 +230,18 @@ class RegisteredMethod(GradientMethod):
         What is to be trained.
     *args, **options
         The options of the function.
+    process_group : torch.distributed.ProcessGroup, optional
+        As for :class:`GradientMethod`.
     """
 
     _name: str
 
-    def __init__(self, params: Iterable[Any], *args: Any, **options: Any) -> None:
+    def __init__(self, params: Iterable[Any], *args: Any, process_group: Any = None, **options: Any) -> None:
         function = getattr(mojd, self._name)
         found = check_options(function, args, options)
         stochastic = get_method(self._name).is_stochastic
-        super().__init__(
-            params, SeededWeighting(function, **found) if stochastic else partial(function, **found)
-        )
+        weighting = SeededWeighting(function, **found) if stochastic else partial(function, **found)
+        super().__init__(params, weighting, process_group=process_group)
 
 
 def front_end(name: str) -> type[RegisteredMethod]:
@@ -249,6 +262,7 @@ def front_end(name: str) -> type[RegisteredMethod]:
     function = getattr(mojd, name)
     accepted = list(inspect.signature(function).parameters.values())[1:]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    last = inspect.Parameter("process_group", inspect.Parameter.KEYWORD_ONLY, default=None)
     doc = f"""Follow {method.title}: {method.summary}.
 
     Parameters
@@ -257,6 +271,8 @@ def front_end(name: str) -> type[RegisteredMethod]:
         What is to be trained.
     *args, **options
         The options of :func:`mojd.{name}`, in its order or by name.
+    process_group : torch.distributed.ProcessGroup, optional
+        As for :func:`mojd.torch.backward`.
 
     References
     ----------
@@ -266,7 +282,7 @@ def front_end(name: str) -> type[RegisteredMethod]:
         "_name": name,
         "__doc__": doc,
         "__module__": __name__,
-        "__signature__": inspect.Signature([first, *accepted]),
+        "__signature__": inspect.Signature([first, *accepted, last]),
     }
     return type(method.title.replace("-", ""), (RegisteredMethod,), attributes)
 

@@ -105,6 +105,8 @@ class PCD(GradientMethod):
         Added to the average, in units of a squared gradient norm.
     rescale : bool, default True
         Whether d gets the norm of the primary's gradient.
+    process_group : torch.distributed.ProcessGroup, optional
+        As for :func:`mojd.torch.backward`. The moving average is bit for bit the same on all ranks.
 
     Raises
     ------
@@ -144,8 +146,10 @@ class PCD(GradientMethod):
         beta: float = 0.999,
         eps: float = 1e-8,
         rescale: bool = True,
+        *,
+        process_group: Any = None,
     ) -> None:
-        super().__init__(params, PCDWeighting(tau, beta, eps, rescale))
+        super().__init__(params, PCDWeighting(tau, beta, eps, rescale), process_group=process_group)
 
     def backward(
         self,

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 
 # For a collective; where ranks wait for each other, an error says so after that.
@@ -89,7 +90,7 @@ def _work(rank: int, module: str, names: Sequence[str], world_size: int, directo
     cases = importlib.import_module(module)
     for name in names:
         faulthandler.dump_traceback_later(CASE_SECONDS, exit=True, file=log)
-        error = _run_case(getattr(cases, name), rank, world_size, folder / f"{name}.store")
+        error = _run_case(attrgetter(name)(cases), rank, world_size, folder / f"{name}.store")
         unfinished = _result(folder, name, rank).with_suffix(".part")
         unfinished.write_text(json.dumps(error), encoding="utf-8")
         unfinished.rename(_result(folder, name, rank))

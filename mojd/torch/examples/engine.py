@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import mojd
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.torch._groups import group_of
 from mojd.torch._weighing import StatefulWeighting, checked
 from mojd.torch.examples.chunks import Chunks
 from mojd.torch.examples.derivation import through
@@ -17,7 +18,7 @@ from mojd.torch.examples.factors import Dense, Factor, added, settled
 from mojd.torch.examples.gradients import Gradients, JointGradients, PerExampleGradients
 from mojd.torch.examples.graph import Edge, Graph
 from mojd.torch.examples.plan import Plans
-from mojd.torch.examples.ranks import GradientsOverRanks
+from mojd.torch.examples.ranks import GradientsOverRanks, check_replica, over_ranks
 from mojd.torch.examples.reading import read
 from mojd.torch.examples.refusals import check_graph, check_losses, check_parameters
 from mojd.torch.examples.workspace import Workspace
@@ -46,7 +47,9 @@ class Engine:
         all exact.
     process_group : torch.distributed.ProcessGroup, optional
         Ranks that hold replicas of the module and other examples each. Gramians and directions are then those
-        of the examples of all ranks, in the order of the ranks.
+        of the examples of all ranks, in the order of the ranks. They may have different numbers of examples;
+        one that has none passes losses of shape (0,). What one rank refuses in `backward` or `gramian` is an
+        error on all of them.
     probe : {'new', 'always'}
         When to find out where the examples are in each tensor, and that none depends on another: for every
         new structure of the graph and new shapes, or in every step, which costs one more backward pass.
@@ -54,7 +57,8 @@ class Engine:
     Raises
     ------
     InvalidTypeError, InvalidInputError
-        If `module` is no module, has parameters that are sharded, or `probe` is neither.
+        If `module` is no module, has parameters that are sharded, or `probe` is neither; or `process_group`
+        is none, or not one of this process.
 
     Notes
     -----
@@ -99,6 +103,8 @@ class Engine:
             raise InvalidInputError(f"probe must be 'new' or 'always', got {probe!r}")
         self.module = module
         self.process_group = process_group
+        if process_group is not None:
+            group_of(process_group)
         self.probe = probe
         self._plans = Plans(keep=probe == "new")
         self._held: list[PerExampleGradients] = []
@@ -134,12 +140,7 @@ class Engine:
         NaN or infinity in any gradient makes all weights NaN, and so all of what is written.
         """
         weighting = checked(weighting)
-        if losses is not None:
-            self.add(losses, retain_graph=retain_graph)
-        if not self._held:
-            raise InvalidInputError("there are no losses: pass losses, or call add(losses) before")
-        held, self._held = self._held, []
-        return self._apply(held[0] if len(held) == 1 else JointGradients(held), weighting)
+        return self._apply(lambda: self._released(losses, retain_graph), weighting)
 
     def add(self, losses: Tensor, *, retain_graph: bool = False) -> None:
         """Hold the gradients of the losses of a micro-batch, for the next :meth:`backward`.
@@ -153,7 +154,7 @@ class Engine:
         -----
         Memory: the factors of all micro-batches. For a limit, see :meth:`backward_in_chunks`.
         """
-        self._held.append(self.gradients(losses, retain_graph=retain_graph))
+        self._held += self._own(losses, retain_graph)
 
     def backward_in_chunks(
         self,
@@ -208,10 +209,10 @@ class Engine:
         weighting = checked(weighting)
         if self.process_group is not None:
             raise InvalidInputError(
-                "backward_in_chunks works on one process, and this engine has a process_group: use add(losses) "
-                "for each micro-batch and backward() once, or an engine without a group"
+                "backward_in_chunks works on one process, and this engine has a process_group: use "
+                "add(losses) for each micro-batch and backward() once, or an engine without a group"
             )
-        return self._apply(Chunks(self, compute_losses, chunks, memory_limit), weighting)
+        return apply(Chunks(self, compute_losses, chunks, memory_limit), weighting)
 
     def gramian(self, losses: Tensor, *, retain_graph: bool = True) -> Tensor:
         """Compute the Gramian of the losses' gradients, and change nothing.
@@ -227,7 +228,7 @@ class Engine:
         Tensor, shape (K, K), or (K·tasks, K·tasks)
             float64 if any trainable parameter is, float32 otherwise.
         """
-        return self._over_ranks(self.gradients(losses, retain_graph=retain_graph)).gramian()
+        return self._joined(lambda: self._own(losses, retain_graph)).gramian()
 
     @torch.no_grad()
     def gradients(self, losses: Tensor, *, retain_graph: bool = False) -> PerExampleGradients:
@@ -252,8 +253,9 @@ class Engine:
             If the losses are no tensor of real numbers.
         """
         check_losses(losses)
-        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        parameters = self._parameters()
         check_parameters(parameters)
+        check_replica(self.module, parameters)
         try:
             found = self._factors(losses, parameters, retain_graph)
         except RuntimeError as error:
@@ -278,13 +280,38 @@ class Engine:
             return _of_one(losses, parameters, retain_graph)
         return self._of_many(losses, graph, list(parameters), retain_graph)
 
-    def _apply(self, gradients: Gradients, weighting: Any) -> StepInfo:
-        return apply(self._over_ranks(gradients), weighting)
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
-    def _over_ranks(self, gradients: Gradients) -> Gradients:
-        if self.process_group is None:
-            return gradients
-        return GradientsOverRanks(gradients, self.process_group)
+    def _own(self, losses: Tensor, retain_graph: bool) -> list[PerExampleGradients]:
+        """Return the gradients of this process's losses; none if all losses are on other ranks."""
+        if self.process_group is not None and isinstance(losses, Tensor) and not losses.numel():
+            return []
+        return [self.gradients(losses, retain_graph=retain_graph)]
+
+    def _released(self, losses: Tensor | None, retain_graph: bool) -> list[PerExampleGradients]:
+        """Return what was held and what the losses add to it, and hold nothing."""
+        held = self._held
+        if self.process_group is not None:
+            self._held = []  # as on the other ranks, also if there is an error here
+        if losses is not None:
+            held = held + self._own(losses, retain_graph)
+        self._held = []
+        if not held and self.process_group is None:
+            raise InvalidInputError("there are no losses: pass losses, or call add(losses) before")
+        return held
+
+    def _apply(self, compute: Callable[[], list[PerExampleGradients]], weighting: Any) -> StepInfo:
+        gradients = self._joined(compute)
+        share = gradients.shared if isinstance(gradients, GradientsOverRanks) else None
+        return apply(gradients, weighting, share=share)
+
+    def _joined(self, compute: Callable[[], list[PerExampleGradients]]) -> Gradients:
+        """Return the gradients of several micro-batches, and of all ranks, as those of one batch."""
+        if self.process_group is not None:
+            return over_ranks(compute, self._parameters(), self.process_group)
+        parts = compute()
+        return parts[0] if len(parts) == 1 else JointGradients(parts)
 
     def _of_many(
         self, losses: Tensor, graph: Graph, names: list[str], retain_graph: bool

@@ -1,18 +1,114 @@
-"""Examples on several ranks: the Gramian of all of them, from factors that are gathered one parameter at a time."""
+"""Examples on several ranks: the Gramian of all of them, from factors gathered one parameter at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from mojd._checks import check_rows
 from mojd.errors import InvalidInputError
+from mojd.torch._fsdp import managed_parameters
+from mojd.torch._groups import broadcast, check_devices, group_of
 from mojd.torch.distributed import gather_rows, sum_gradients
-from mojd.torch.examples.factors import Dense, Factor, Outer, Rows, products
+from mojd.torch.examples.alike import Form, alike, common_form, form_of
+from mojd.torch.examples.factors import products
 from mojd.torch.examples.gradients import PerExampleGradients, add_to_grads
+
+
+def check_replica(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raise if FSDP keeps the parameters, even where they are all gathered at the moment.
+
+    Raises
+    ------
+    InvalidInputError
+        If a parameter is sharded.
+    """
+    advice = (
+        "the engine needs a whole replica of the module on each rank, with process_group=; for a few losses, "
+        "mojd.torch.backward takes modules of fully_shard"
+    )
+    managed = managed_parameters(list(parameters.values()))
+    if managed:
+        names = list(parameters)
+        raise InvalidInputError(
+            f"parameter {names[min(managed)]!r} is sharded over ranks by fully_shard: {advice}"
+        )
+    older = sys.modules.get("torch.distributed.fsdp")
+    for name, part in module.named_modules() if older is not None else ():
+        if isinstance(part, older.FullyShardedDataParallel):
+            raise InvalidInputError(
+                f"{name or 'module'!r} is a FullyShardedDataParallel, which shards its parameters: {advice}"
+            )
+
+
+class Summary(NamedTuple):
+    """What a rank tells the others before it sends anything whose size depends on it.
+
+    Attributes
+    ----------
+    size : int
+        How many losses it has.
+    shapes : dict
+        The shape and dtype of each trainable parameter.
+    forms : dict
+        The form of the gradients of each parameter that a loss reaches.
+    error : str
+        Why it can't go on; empty if it can.
+    """
+
+    size: int
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]
+    forms: dict[str, Form]
+    error: str = ""
+
+
+def _exchanged(summary: Summary, process_group: Any) -> list[Summary]:
+    """Return the summaries of all ranks, in their order; raise on all of them if one can't go on."""
+    found: list[Any] = [None] * dist.get_world_size(process_group)
+    dist.all_gather_object(found, summary, group=process_group)
+    if summary.error:
+        return found
+    for rank, other in zip(dist.get_process_group_ranks(process_group), found, strict=True):
+        if other.error:
+            raise InvalidInputError(
+                f"rank {rank} of process_group can't go on, and so can no other: {other.error}"
+            )
+    return found
+
+
+def over_ranks(
+    compute: Callable[[], Sequence[PerExampleGradients]],
+    parameters: Mapping[str, nn.Parameter],
+    process_group: Any,
+) -> GradientsOverRanks:
+    """Compute this rank's gradients, and join them to those of the others.
+
+    Parameters
+    ----------
+    compute : callable
+        Returns the gradients of this rank's losses, one for each micro-batch; none if it has no losses.
+    parameters : mapping
+        All trainable parameters by name.
+    process_group : ProcessGroup
+
+    Raises
+    ------
+    Exception
+        Whatever `compute` raises; on the other ranks an InvalidInputError says what it was, instead of
+        waiting for a rank that will not come.
+    """
+    try:
+        parts = compute()
+    except Exception as error:
+        _exchanged(Summary(0, {}, {}, f"{type(error).__name__}: {error}"), process_group)
+        raise
+    return GradientsOverRanks(parts, parameters, process_group)
 
 
 class GradientsOverRanks:
@@ -23,87 +119,115 @@ class GradientsOverRanks:
 
     Parameters
     ----------
-    own : PerExampleGradients
-    group : ProcessGroup
+    parts : sequence of PerExampleGradients
+        Those of this rank's losses: one for each micro-batch. A rank may have none.
+    parameters : mapping
+        All trainable parameters by name.
+    process_group : ProcessGroup
         Each rank has a replica of the parameters.
 
     Raises
     ------
     InvalidInputError
-        If the ranks differ in their parameters.
+        On all ranks, if they differ in their parameters, or none of them has a loss.
+
+    Notes
+    -----
+    Memory: beside what is held already, the factors of one parameter, of all ranks, at a time. Ranks may have
+    different numbers of losses and of positions, such as words; those with fewer positions are filled up.
+    Where ranks hold the gradients of a parameter in different forms, they are written out.
     """
 
-    def __init__(self, own: PerExampleGradients, group: Any) -> None:
-        self._own = own
-        self._group = group
-        summaries: list[Any] = [None] * dist.get_world_size(group)
-        kinds = {name: _kind(factor) for name, factor in own.factors.items()}
-        shapes = {name: tuple(parameter.shape) for name, parameter in own.parameters.items()}
-        dist.all_gather_object(summaries, (own.size, shapes, kinds), group=group)
-        if any(other != shapes for _, other, _ in summaries):
-            raise InvalidInputError(
-                "the ranks of process_group have different trainable parameters: each needs a replica of the module"
-            )
-        self._sizes = [size for size, _, _ in summaries]
-        self._kinds = [kinds for _, _, kinds in summaries]
+    def __init__(
+        self, parts: Sequence[PerExampleGradients], parameters: Mapping[str, nn.Parameter], process_group: Any
+    ) -> None:
+        self._parts = parts
+        self._parameters = parameters
+        self._process_group = process_group
+        self._group = group_of(process_group)
+        check_devices(self._group, enumerate(parameters.values()), "parameter")
+        self._size = sum(part.size for part in parts)
+        shapes = {name: (tuple(p.shape), p.dtype) for name, p in parameters.items()}
+        own = Summary(self._size, shapes, self._own_forms())
+        summaries = _exchanged(own, process_group)
+        if any(list(other.shapes.items()) != list(shapes.items()) for other in summaries):
+            raise InvalidInputError(_difference(summaries, self._group.ranks))
+        self._sizes = [other.size for other in summaries]
+        if not sum(self._sizes):
+            raise InvalidInputError("no rank of process_group has a loss: pass losses, or call add(losses)")
+        self._forms: dict[str, Form] = {}
+        for name in parameters:
+            found = [other.forms[name] for other in summaries if name in other.forms]
+            if found:
+                self._forms[name] = reduce(common_form, found)
+
+    def _own_forms(self) -> dict[str, Form]:
+        """Return the form in which all micro-batches can be put, for each parameter that one reaches."""
+        forms: dict[str, Form] = {}
+        for part in self._parts:
+            for name, factor in part.factors.items():
+                form = form_of(factor)
+                forms[name] = common_form(forms[name], form) if name in forms else form
+        return forms
 
     def gramian(self) -> Tensor:
-        """Compute the Gramian of the losses of all ranks; the same on each of them."""
-        total = self._own.empty_gramian(sum(self._sizes))
-        for name in self._own.parameters:
-            kinds = [kinds[name] for kinds in self._kinds if name in kinds]
-            if kinds:
-                own = self._alike(name, kinds)
-                total += products(own, self._gathered(own))
-        rows = gather_rows(total, self._group)
-        # Each rank computes its rows on its own; which of two roundings counts must not depend on the rank.
+        """Compute the Gramian of the losses of all ranks; bit for bit the same on each of them."""
+        like = PerExampleGradients(self._size, self._parameters, {})
+        total = like.empty_gramian(sum(self._sizes))
+        for name, form in self._forms.items():
+            factors = [(part.size, part.factors.get(name)) for part in self._parts]
+            own = alike(factors, form, self._parameters[name])
+            tensors = [gather_rows(tensor, self._process_group, self._sizes) for tensor in own.tensors]
+            if self._size:
+                total += products(own, form.made_of(tensors, own.shape))
+        rows = gather_rows(total, self._process_group, self._sizes)
+        # Each rank has rounded its rows in its own way, and all have the same rows here.
         return 0.5 * (rows + rows.T)
 
+    def shared(self, weights: Tensor) -> Tensor:
+        """Return the weights that the first rank has found, for :meth:`write` on all of them."""
+        return broadcast(weights, [self._group])
+
     def write(self, weights: Tensor) -> None:
-        """Add the direction for the losses of all ranks to ``.grad``, the same on each of them."""
-        piece = weights.split(self._sizes)[dist.get_rank(self._group)]
-        own = self._own.weighted(piece)
-        used = [name for name in self._own.parameters if any(name in kinds for kinds in self._kinds)]
-        local = [own.get(name, torch.zeros_like(self._own.parameters[name])) for name in used]
-        add_to_grads(self._own.parameters, dict(zip(used, sum_gradients(local, self._group), strict=True)))
+        """Add the direction for the losses of all ranks to ``.grad``, the same on each of them.
 
-    def _alike(self, name: str, kinds: Sequence[tuple[Any, ...]]) -> Factor:
-        """Return the own gradients of a parameter in a form that all ranks have."""
-        factor = self._own.factors.get(name)
-        if factor is None:
-            parameter = self._own.parameters[name]
-            return Dense(parameter.new_zeros((self._own.size, *parameter.shape)))
-        everywhere = len(kinds) == len(self._kinds) and len({kind[0] for kind in kinds}) == 1
-        if not everywhere:
-            return Dense(factor.dense())
-        return _padded(factor, max(kind[1] for kind in kinds))
-
-    def _gathered(self, own: Factor) -> Factor:
-        tensors = [gather_rows(tensor.contiguous(), self._group) for tensor in own.tensors]
-        if isinstance(own, Outer):
-            return Outer(tensors[0], tensors[1], own.shape)
-        if isinstance(own, Rows):
-            return Rows(tensors[0], tensors[1], own.shape)
-        return Dense(tensors[0])
+        Parameters
+        ----------
+        weights : Tensor, shape (sum of the ranks' losses,)
+            The same on all ranks.
+        """
+        check_rows(weights, sum(self._sizes), "weights", "one per loss of all ranks")
+        own = torch.split(weights, self._sizes)[dist.get_rank(self._process_group)]
+        pieces = torch.split(own, [part.size for part in self._parts]) if self._parts else ()
+        totals: dict[str, Tensor] = {}
+        for part, piece in zip(self._parts, pieces, strict=True):
+            for name, gradient in part.weighted(piece).items():
+                totals[name] = totals[name] + gradient if name in totals else gradient
+        local = [
+            totals[name] if name in totals else torch.zeros_like(self._parameters[name])
+            for name in self._forms
+        ]
+        sums = sum_gradients([tensor.detach() for tensor in local], self._process_group)
+        add_to_grads(self._parameters, dict(zip(self._forms, sums, strict=True)))
 
 
-def _kind(factor: Factor) -> tuple[Any, ...]:
-    """Return the form of a factor and its number of positions."""
-    if isinstance(factor, Outer):
-        return ("outer", factor.left.shape[1]), factor.left.shape[2]
-    if isinstance(factor, Rows):
-        return ("rows",), factor.indices.shape[1]
-    return ("dense",), 0
+def _difference(summaries: Sequence[Summary], ranks: Sequence[int]) -> str:
+    """Say in which parameter the ranks differ first."""
+    first = summaries[0].shapes
+    for rank, other in zip(ranks, summaries, strict=True):
+        for name in [*first, *other.shapes]:
+            mine, its = first.get(name), other.shapes.get(name)
+            if mine != its:
+                return (
+                    f"the ranks of process_group have different trainable parameters: {name!r} is "
+                    f"{_described(mine)} on rank {ranks[0]} and {_described(its)} on rank {rank}; each "
+                    "needs a replica of the module"
+                )
+    return (
+        "the ranks of process_group have their trainable parameters in different orders; each needs a "
+        "replica of the module"
+    )
 
 
-def _padded(factor: Factor, positions: int) -> Factor:
-    """Return a factor with more positions, at which there is nothing."""
-    if isinstance(factor, Outer):
-        more = (0, 0, 0, positions - factor.left.shape[2])
-        pad = torch.nn.functional.pad
-        return Outer(pad(factor.left, more), pad(factor.right, more), factor.shape)
-    if isinstance(factor, Rows):
-        more = positions - factor.indices.shape[1]
-        pad = torch.nn.functional.pad
-        return Rows(pad(factor.indices, (0, more)), pad(factor.values, (0, 0, 0, more)), factor.shape)
-    return factor
+def _described(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "missing or frozen" if entry is None else f"{entry[1]} of shape {entry[0]}"

@@ -98,7 +98,7 @@ def test_no_more_is_held_than_the_limit(held: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_dropout_is_the_same_each_time() -> None:
-    """Recomputed chunks see the masks of the first time, and the stream of random numbers goes on after it."""
+    """Recomputed chunks see the masks of the first time; random numbers go on after these."""
     module, x = network(dropout=0.5), batch()
     torch.manual_seed(11)
     engine = mojd.torch.Engine(module)
