@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,11 @@ def network(dropout: float = 0.0) -> nn.Sequential:
 
 
 def losses_of(module: nn.Module) -> Losses:
-    return lambda x: module(x).square().sum(-1)
+    def losses(x: Tensor) -> Tensor:
+        squares: Tensor = module(x).square()
+        return squares.sum(-1)
+
+    return losses
 
 
 def batch(size: int = 12) -> Tensor:
@@ -48,7 +53,9 @@ def test_the_whole_batch(held: int) -> None:
     expected = grads(module)
     module.zero_grad()
     limit = held * bytes_of(module, x[:3])
-    info = mojd.torch.Engine(module).backward_in_chunks(losses_of(module), x.split(3), memory_limit=limit)
+    info = mojd.torch.Engine(module).backward_in_chunks(
+        losses_of(module), torch.split(x, 3), memory_limit=limit
+    )
     torch.testing.assert_close(info.gramian, whole.gramian, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(grads(module), expected, rtol=1e-12, atol=1e-12)
 
@@ -58,7 +65,9 @@ def test_chunks_of_different_sizes(sizes: list[int]) -> None:
     module, x = network(), batch()
     G = mojd.torch.Engine(module).gramian(losses_of(module)(x))
     limit = bytes_of(module, x) + bytes_of(module, x[: max(sizes)])
-    info = mojd.torch.Engine(module).backward_in_chunks(losses_of(module), x.split(sizes), memory_limit=limit)
+    info = mojd.torch.Engine(module).backward_in_chunks(
+        losses_of(module), torch.split(x, sizes), memory_limit=limit
+    )
     torch.testing.assert_close(info.gramian, G, rtol=1e-12, atol=1e-12)
 
 
@@ -73,7 +82,7 @@ def test_no_chunk_is_computed_more_often_than_needed(held: int, passes: int) -> 
         calls += 1
         return losses_of(module)(chunk)
 
-    mojd.torch.Engine(module).backward_in_chunks(compute, x.split(3), memory_limit=limit)
+    mojd.torch.Engine(module).backward_in_chunks(compute, torch.split(x, 3), memory_limit=limit)
     assert calls <= passes
 
 
@@ -93,7 +102,7 @@ def test_no_more_is_held_than_the_limit(held: int, monkeypatch: pytest.MonkeyPat
         most = max(most, sum(alive))
 
     monkeypatch.setattr(PerExampleGradients, "__init__", counted)
-    mojd.torch.Engine(module).backward_in_chunks(losses_of(module), x.split(3), memory_limit=limit)
+    mojd.torch.Engine(module).backward_in_chunks(losses_of(module), torch.split(x, 3), memory_limit=limit)
     assert 0 < most <= limit
 
 
@@ -102,14 +111,14 @@ def test_dropout_is_the_same_each_time() -> None:
     module, x = network(dropout=0.5), batch()
     torch.manual_seed(11)
     engine = mojd.torch.Engine(module)
-    for chunk in x.split(3):
+    for chunk in torch.split(x, 3):
         engine.add(losses_of(module)(chunk))
     expected, following = engine.backward(), torch.rand(3)
     written = grads(module)
     module.zero_grad()
     limit = 2 * bytes_of(network(), x[:3])
     torch.manual_seed(11)
-    info = engine.backward_in_chunks(losses_of(module), x.split(3), memory_limit=limit)
+    info = engine.backward_in_chunks(losses_of(module), torch.split(x, 3), memory_limit=limit)
     assert torch.equal(torch.rand(3), following)
     torch.testing.assert_close(info.gramian, expected.gramian, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(grads(module), written, rtol=1e-12, atol=1e-12)
@@ -125,7 +134,7 @@ def test_pairs_as_chunks_and_tasks() -> None:
         return torch.stack([entropy, out.square().sum(1)], dim=1)
 
     whole = mojd.torch.Engine(module).gramian(tasks((x, y)))
-    chunks = zip(x.split(4), y.split(4), strict=True)
+    chunks = zip(torch.split(x, 4), torch.split(y, 4), strict=True)
     limit = 2 * mojd.torch.Engine(module).gradients(tasks((x[:4], y[:4]))).nbytes
     info = mojd.torch.Engine(module).backward_in_chunks(tasks, chunks, memory_limit=limit)
     torch.testing.assert_close(info.gramian, whole, rtol=1e-12, atol=1e-12)
@@ -135,7 +144,7 @@ def test_what_does_not_fit() -> None:
     module, x = network(), batch()
     limit = 2 * bytes_of(module, x[:3]) - 1
     with pytest.raises(mojd.InvalidInputError, match=r"smaller chunks or a larger limit"):
-        mojd.torch.Engine(module).backward_in_chunks(losses_of(module), x.split(3), memory_limit=limit)
+        mojd.torch.Engine(module).backward_in_chunks(losses_of(module), torch.split(x, 3), memory_limit=limit)
     assert all(p.grad is None for p in module.parameters())
 
 
@@ -155,7 +164,7 @@ def test_losses_that_change_their_number() -> None:
 
     with pytest.raises(mojd.InvalidInputError, match="the same losses each time"):
         mojd.torch.Engine(module).backward_in_chunks(
-            fickle, x.split(3), memory_limit=2 * bytes_of(module, x[:3])
+            fickle, torch.split(x, 3), memory_limit=2 * bytes_of(module, x[:3])
         )
 
 
@@ -167,7 +176,8 @@ def test_gradients_that_are_held_do_not_change() -> None:
     x = torch.randn(6, 32, 64, dtype=torch.float64)
 
     def losses(x: Tensor) -> Tensor:
-        return module(x).square().sum((1, 2))
+        squares: Tensor = module(x).square()
+        return squares.sum((1, 2))
 
     held = engine.gradients(losses(x))
     G, d = held.gramian(), held.weighted(torch.ones(6, dtype=torch.float64))["0.weight"].clone()
@@ -181,10 +191,10 @@ def test_a_known_structure_is_not_probed_again(monkeypatch: pytest.MonkeyPatch) 
     passes = 0
     differentiate = torch.autograd.grad
 
-    def counted(*arguments: object, **options: object) -> object:
+    def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal passes
         passes += 1
-        return differentiate(*arguments, **options)  # type: ignore[arg-type]
+        return differentiate(*arguments, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     module, x = network(), batch()
