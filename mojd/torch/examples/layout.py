@@ -30,7 +30,7 @@ def probe_factors(size: int, like: Tensor) -> list[Tensor]:
     """Return vectors of K powers of two with signs, of which no two entries are the same in all vectors."""
     values = 2 * _EXPONENTS
     number = torch.arange(size, device=like.device)
-    vectors = []
+    vectors: list[Tensor] = []
     while True:
         digit = (number * 7 + 5 * len(vectors)) % values
         vectors.append(((1 - 2 * (digit % 2)) * 2.0 ** (digit // 2)).to(like.dtype))

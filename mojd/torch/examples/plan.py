@@ -160,7 +160,7 @@ def _met(graph: Graph, use: Use, names: list[str]) -> str:
     name = names[graph.leaves[leaf]]
     return (
         f"the losses of different examples meet after parameter {name!r}: something between its output and "
-        "the losses mixes the examples of the batch or changes their order (batch statistics, a softmax or mean "
-        "over the batch, a shuffle), so that losses[k] is not the loss of example k alone; remove it, or use "
-        "mojd.torch.backward(losses, params), which takes one backward pass per loss"
+        "the losses mixes the examples of the batch or changes their order (batch statistics, a softmax or "
+        "mean over the batch, a shuffle), so that losses[k] is not the loss of example k alone; remove it, "
+        "or use mojd.torch.backward(losses, params), which takes one backward pass per loss"
     )

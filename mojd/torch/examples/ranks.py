@@ -39,9 +39,13 @@ def check_replica(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> 
         raise InvalidInputError(
             f"parameter {names[min(managed)]!r} is sharded over ranks by fully_shard: {advice}"
         )
-    older = sys.modules.get("torch.distributed.fsdp")
-    for name, part in module.named_modules() if older is not None else ():
-        if isinstance(part, older.FullyShardedDataParallel):
+    # Who has not imported it can't have used it.
+    if "torch.distributed.fsdp" not in sys.modules:
+        return
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    for name, part in module.named_modules():
+        if isinstance(part, FullyShardedDataParallel):
             raise InvalidInputError(
                 f"{name or 'module'!r} is a FullyShardedDataParallel, which shards its parameters: {advice}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,9 @@ from mojd.torch.examples.factors import Factor
 from mojd.torch.examples.graph import Edge, Graph, Node
 from mojd.torch.examples.plan import Plan, Use
 from mojd.torch.examples.rules import RULES, one_by_one
+
+
+_SAVED: dict[type, list[str]] = {}
 
 
 def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterator[tuple[Edge, Factor]]:
@@ -57,15 +59,17 @@ def _saved(node: Node) -> Any:
     """Return all that a node with a rule has saved, under the same names and without the graph behind it."""
     if node.name() not in RULES:
         return None
-    values = {name: getattr(node, name) for name in _saved_names(type(node))}
+    values = {name: getattr(node, name) for name in _saved_names(node)}
     return SimpleNamespace(
         **{name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
     )
 
 
-@functools.cache
-def _saved_names(kind: type) -> list[str]:
-    return [name for name in dir(kind) if name.startswith("_saved_")]
+def _saved_names(node: Node) -> list[str]:
+    kind = type(node)
+    if kind not in _SAVED:
+        _SAVED[kind] = [name for name in dir(kind) if name.startswith("_saved_")]
+    return _SAVED[kind]
 
 
 def _cotangents(losses: Tensor, graph: Graph, edges: list[Edge], retain: bool) -> dict[Edge, list[Tensor]]:
