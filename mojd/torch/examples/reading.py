@@ -17,7 +17,6 @@ from mojd.torch.examples.graph import Edge, Graph, Node
 from mojd.torch.examples.plan import Plan, Use
 from mojd.torch.examples.rules import RULES, one_by_one
 
-
 _SAVED: dict[type, list[str]] = {}
 
 
