@@ -15,7 +15,7 @@ from mojd.torch._weighing import StatefulWeighting, checked
 from mojd.torch.examples.chunks import Chunks
 from mojd.torch.examples.derivation import through
 from mojd.torch.examples.factors import Dense, Factor, added, settled
-from mojd.torch.examples.gradients import Gradients, JointGradients, PerExampleGradients
+from mojd.torch.examples.gradients import JointGradients, PerExampleGradients
 from mojd.torch.examples.graph import Edge, Graph
 from mojd.torch.examples.plan import Plans
 from mojd.torch.examples.ranks import GradientsOverRanks, check_replica, over_ranks
@@ -23,7 +23,7 @@ from mojd.torch.examples.reading import read
 from mojd.torch.examples.refusals import check_graph, check_losses, check_parameters
 from mojd.torch.examples.workspace import Workspace
 from mojd.torch.info import StepInfo
-from mojd.torch.losses import apply
+from mojd.torch.losses import Held, apply
 
 Weighting = Callable[..., Any] | StatefulWeighting | str
 
@@ -306,7 +306,7 @@ class Engine:
         share = gradients.shared if isinstance(gradients, GradientsOverRanks) else None
         return apply(gradients, weighting, share=share)
 
-    def _joined(self, compute: Callable[[], list[PerExampleGradients]]) -> Gradients:
+    def _joined(self, compute: Callable[[], list[PerExampleGradients]]) -> Held:
         """Return the gradients of several micro-batches, and of all ranks, as those of one batch."""
         if self.process_group is not None:
             return over_ranks(compute, self._parameters(), self.process_group)

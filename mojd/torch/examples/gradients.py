@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 from mojd.errors import InvalidInputError
 from mojd.torch.examples.factors import Factor, products
 from mojd.torch.examples.products import InnerProducts
-
-
-class Gradients(Protocol):
-    """The gradients of N losses, of which there is more to be had than the gradients themselves."""
-
-    def gramian(self) -> Tensor:
-        """Compute the Gramian (N, N)."""
-
-    def write(self, weights: Tensor) -> None:
-        """Add the direction for weights (N,) to the ``.grad`` of the parameters."""
 
 
 class PerExampleGradients:
