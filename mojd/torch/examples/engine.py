@@ -44,7 +44,7 @@ class Engine:
     module : nn.Module
         Whose trainable parameters count. It is neither changed nor wrapped: the engine reads the autograd
         graph of the losses, so that tied weights, modules used twice and parameters used in any operation are
-        all exact.
+        exact, or refused with an error that names them.
     process_group : torch.distributed.ProcessGroup, optional
         Ranks that hold replicas of the module and other examples each. Gramians and directions are then those
         of the examples of all ranks, in the order of the ranks. They may have different numbers of examples;
@@ -110,6 +110,13 @@ class Engine:
         self._held: list[PerExampleGradients] = []
         self._workspace = Workspace()
 
+    def __repr__(self) -> str:
+        """Show the module's class and how much there is to train."""
+        parameters = self._parameters().values()
+        entries = sum(parameter.numel() for parameter in parameters)
+        kind = type(self.module).__name__
+        return f"Engine({kind} with {entries:,} trainable entries in {len(parameters)} parameters)"
+
     def backward(
         self, losses: Tensor | None = None, weighting: Weighting = mojd.upgrad, *, retain_graph: bool = False
     ) -> StepInfo:
@@ -137,7 +144,10 @@ class Engine:
 
         Notes
         -----
-        NaN or infinity in any gradient makes all weights NaN, and so all of what is written.
+        NaN or infinity in any gradient makes all weights NaN, and so all of what is written. After an error
+        in the losses, what :meth:`add` has been given is still held; after one in the weighting it is not.
+
+        For float16 and a ``torch.amp.GradScaler``, pass ``scaler.scale(losses)``.
         """
         weighting = checked(weighting)
         return self._apply(lambda: self._released(losses, retain_graph), weighting)
@@ -207,6 +217,19 @@ class Engine:
         64
         """
         weighting = checked(weighting)
+        if self._held:
+            raise InvalidInputError(
+                "losses given to add() are still held: call backward() for them before backward_in_chunks"
+            )
+        if not callable(compute_losses):
+            raise InvalidTypeError(
+                "compute_losses must be a function from a chunk to its losses, got "
+                f"{type(compute_losses).__name__}"
+            )
+        if not isinstance(chunks, Iterable):
+            raise InvalidTypeError(f"chunks must be iterable, got {type(chunks).__name__}")
+        if not isinstance(memory_limit, int) or memory_limit < 1:
+            raise InvalidTypeError(f"memory_limit must be a number of bytes, got {memory_limit!r}")
         if self.process_group is not None:
             raise InvalidInputError(
                 "backward_in_chunks works on one process, and this engine has a process_group: use "

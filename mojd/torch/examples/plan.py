@@ -140,7 +140,7 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         more = {edge.node for edge in mixed if parameters_only[edge.node]}
         if not more:
             culprit = next(use for use in uses if use.node == mixed[0].node)
-            raise InvalidInputError(_met(graph, culprit, names))
+            raise InvalidInputError(_met(graph, culprit, losses, names))
         derived |= more
     between = nodes_between(graph, [use.node for use in uses], consumers)
     everywhere = probe.layouts(between)
@@ -153,14 +153,17 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
     return Plan(uses, layouts, tuple(graph.shape(edge) for edge in edges), is_certain)
 
 
-def _met(graph: Graph, use: Use, names: list[str]) -> str:
+def _met(graph: Graph, use: Use, losses: Tensor, names: list[str]) -> str:
     leaf = use.target.node
     while leaf not in graph.leaves:
         leaf = next(edge.node for edge in graph.children[leaf] if edge is not None)
-    name = names[graph.leaves[leaf]]
+    name, shape = names[graph.leaves[leaf]], tuple(graph.shape(Edge(use.node, 0)))
     return (
-        f"the losses of different examples meet after parameter {name!r}: something between its output and "
-        "the losses mixes the examples of the batch or changes their order (batch statistics, a softmax or "
-        "mean over the batch, a shuffle), so that losses[k] is not the loss of example k alone; remove it, "
-        "or use mojd.torch.backward(losses, params), which takes one backward pass per loss"
+        f"there is no axis of {len(losses)} examples in what is computed from parameter {name!r}, of shape "
+        f"{shape}: between there and the losses of shape {tuple(losses.shape)} something mixes the examples "
+        "(statistics, a softmax or a mean over the batch), or reorders, drops or stacks them (a shuffle, "
+        "packed sequences, routing, a loop over examples). One batch axis has to lead from the input to the "
+        "losses, and losses[k] to depend on example k alone; tasks come second, (K, tasks), and positions of "
+        "a sequence are no examples. mojd.torch.backward(losses, params) takes any losses, with one backward "
+        "pass each"
     )

@@ -31,15 +31,16 @@ def check_losses(losses: object) -> None:
             "reduction='none'"
         )
     if losses.dim() > 2 or 0 in shape:
-        raise InvalidInputError(f"losses must have shape (K,) or (K, tasks), got {shape}")
+        problem = "is empty" if 0 in shape else "has too many axes"
+        raise InvalidInputError(f"losses of shape {shape} {problem}: it must be (K,) or (K, tasks), K >= 1")
     if not losses.is_floating_point():
         raise InvalidTypeError(
             f"losses must be real floating-point numbers, got {losses.dtype}, shape {shape}"
         )
     if losses.grad_fn is None:
         raise InvalidInputError(
-            f"losses of shape {shape} have no graph: they were computed under torch.no_grad(), detached, or "
-            "do not depend on a parameter"
+            f"losses of shape {shape} have no graph: they were computed under torch.no_grad() or detached, "
+            "or all parameters that they depend on are frozen; if so, call requires_grad_() on these"
         )
 
 
@@ -53,6 +54,12 @@ def check_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
                 f"parameter {name!r} is sharded over ranks (a DTensor): the engine needs replicas, with "
                 "process_group=; for a few losses, mojd.torch.backward takes sharded parameters"
             )
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise InvalidInputError(
+                f"parameter {name!r} has a hook on its gradient (register_hook or "
+                "register_post_accumulate_grad_hook), which would not run: the engine computes no gradient "
+                "of single losses; remove it, and change what backward() has left in .grad instead"
+            )
         if parameter.is_complex():
             raise InvalidTypeError(
                 f"parameter {name!r} is complex ({parameter.dtype}): store its real and imaginary parts and "
@@ -62,11 +69,6 @@ def check_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
 
 def check_graph(graph: Graph, module: nn.Module, losses: Tensor) -> None:
     """Raise if losses do not come from the module, or through what can't be taken apart by examples."""
-    if not graph.leaves:
-        raise InvalidInputError(
-            f"losses of shape {tuple(losses.shape)} do not depend on any trainable parameter of the module; "
-            "were they computed by another one?"
-        )
     for node in graph.nodes:
         name = node.name()
         for start, what, instead in _OPAQUE:
@@ -80,7 +82,7 @@ def check_graph(graph: Graph, module: nn.Module, losses: Tensor) -> None:
                 module,
                 _uses_batch_statistics,
                 "normalises by statistics of the batch: the loss of an example then depends on the others; "
-                "call .eval() on it, or use GroupNorm or LayerNorm instead",
+                "call .eval() on it (if it tracks running statistics), or use GroupNorm or LayerNorm instead",
             )
         if name == "EmbeddingBackward0" and node._saved_scale_grad_by_freq:
             _refuse(
@@ -96,6 +98,11 @@ def check_graph(graph: Graph, module: nn.Module, losses: Tensor) -> None:
                 "asks for sparse gradients (sparse=True), and what mojd writes into .grad is dense; set it "
                 "to False",
             )
+    if not graph.leaves:
+        raise InvalidInputError(
+            f"losses of shape {tuple(losses.shape)} do not depend on any trainable parameter of the module; "
+            "were they computed by another one?"
+        )
 
 
 def _uses_batch_statistics(module: nn.Module) -> bool:

@@ -154,6 +154,30 @@ def test_no_chunks() -> None:
         mojd.torch.Engine(module).backward_in_chunks(losses_of(module), [])
 
 
+def test_losses_that_are_held_already() -> None:
+    module, x = network(), batch()
+    engine = mojd.torch.Engine(module)
+    engine.add(losses_of(module)(x))
+    with pytest.raises(mojd.InvalidInputError, match="still held"):
+        engine.backward_in_chunks(losses_of(module), [x])
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"compute_losses": torch.ones(3)}, "compute_losses"),
+        ({"chunks": 3}, "chunks"),
+        ({"memory_limit": "1GB"}, "memory_limit"),
+        ({"memory_limit": 0}, "memory_limit"),
+    ],
+)
+def test_arguments_of_other_kinds(changed: dict[str, Any], named: str) -> None:
+    module, x = network(), batch()
+    arguments = {"compute_losses": losses_of(module), "chunks": [x], "memory_limit": 2**20, **changed}
+    with pytest.raises(mojd.InvalidTypeError, match=named):
+        mojd.torch.Engine(module).backward_in_chunks(**arguments)
+
+
 def test_losses_that_change_their_number() -> None:
     module, x = network(), batch()
     seen: dict[int, int] = {}

@@ -142,6 +142,21 @@ class TestParametersThatChanged:
             mojd.torch.Engine(module).gramian(losses)
 
 
+class TestHooks:
+    """Hooks on the gradients of parameters would not run: weights that they mask would move."""
+
+    @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+    def test_they_are_refused_by_name(self, register: str) -> None:
+        module = network()
+        name, parameter = list(module.named_parameters())[1]
+        handle = getattr(parameter, register)(lambda gradient: None)
+        engine = mojd.torch.Engine(module)
+        with pytest.raises(mojd.InvalidInputError, match=f"'{name}' has a hook"):
+            engine.gradients(score(module(batch(5, 4))))
+        handle.remove()
+        engine.gradients(score(module(batch(5, 4))))
+
+
 class TestWeights:
     @pytest.mark.parametrize("shape", [(4,), (6,), (5, 1), (), (1,)], ids=str)
     def test_wrong_shapes(self, shape: tuple[int, ...]) -> None:
