@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mojd.errors import InvalidInputError
 from mojd.torch.examples.gradients import PerExampleGradients, assemble
@@ -54,6 +54,7 @@ class Chunks:
         self._sizes: dict[int, int] = {}
         self._random = [RandomState() for _ in self._chunks]
         self._held: dict[int, PerExampleGradients] = {}
+        self._targets: list[nn.Parameter] = []
         if not self._chunks:
             raise InvalidInputError("chunks is empty: it must hold at least one chunk of the batch")
 
@@ -96,12 +97,13 @@ class Chunks:
                 continue
             with self._random[number]:
                 losses = self._compute_losses(self._chunks[number])
-            torch.autograd.backward(losses, piece.view_as(losses).to(losses))
+            torch.autograd.backward(losses, piece.view_as(losses).to(losses), inputs=self._targets)
 
     def _gradients(self, number: int) -> PerExampleGradients:
         with self._random[number]:
             losses = self._compute_losses(self._chunks[number])
         found = self._engine.gradients(losses)
+        self._targets = list(found.parameters.values())
         if self._sizes.setdefault(number, found.size) != found.size:
             raise InvalidInputError(
                 f"compute_losses gave {found.size} losses for chunk {number}, and {self._sizes[number]} when "

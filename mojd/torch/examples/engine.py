@@ -14,7 +14,7 @@ from mojd.torch._groups import group_of
 from mojd.torch._weighing import StatefulWeighting, checked
 from mojd.torch.examples.chunks import Chunks
 from mojd.torch.examples.derivation import through
-from mojd.torch.examples.factors import Dense, Factor, added, settled
+from mojd.torch.examples.factors import Dense, Factor, added, in_single_precision, settled
 from mojd.torch.examples.gradients import JointGradients, PerExampleGradients
 from mojd.torch.examples.graph import Edge, Graph
 from mojd.torch.examples.plan import Plans
@@ -366,7 +366,6 @@ def _of_one(losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: b
     for name, gradients in zip(parameters, zip(*rows, strict=True), strict=True):
         if any(gradient is not None for gradient in gradients):
             zero = torch.zeros_like(parameters[name])
-            found[name] = Dense(
-                torch.stack([zero if gradient is None else gradient for gradient in gradients])
-            )
+            values = torch.stack([zero if gradient is None else gradient for gradient in gradients])
+            found[name] = Dense(in_single_precision(values))
     return found

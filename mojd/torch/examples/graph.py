@@ -21,7 +21,7 @@ _INTEGERS: dict[type, tuple[str, ...]] = {}
 _TABLES = frozenset({"EmbeddingBackward0", "EmbeddingBagBackward0", "IndexBackward0", "IndexSelectBackward0"})
 
 
-class _Above(Enum):
+class Above(Enum):
     """What a node is computed from: only parameters, parameters by way of a look-up, or data."""
 
     PARAMETERS = 0
@@ -64,7 +64,7 @@ class Graph:
     leaves : dict
         The number of the parameter that a node accumulates.
     signature : tuple
-        Equal for two graphs in which examples take the same ways.
+        Equal for two graphs of the same operations, with the same axes, sizes, indices and shapes.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class Graph:
                 children.append(Edge(number, output))
             edges = tuple(children)
             self.children.append(edges)
-            signature += (type(node), edges, *_integers(node))
+            shapes = tuple([tuple(entry.shape) for entry in node._input_metadata])
+            signature += (type(node), edges, shapes, *_integers(node))
             if not edges and hasattr(node, "variable"):
                 leaf = parameters.get(id(node.variable))
                 signature.append(leaf)
@@ -107,8 +108,8 @@ class Graph:
                     found.setdefault(edge, []).append(Consumer(number, position))
         return found
 
-    def above_parameters_only(self) -> list[bool]:
-        """Return for each node whether it may be computed from nothing but parameters and constants.
+    def above(self) -> list[Above]:
+        """Return for each node what it may be computed from, besides constants.
 
         An input that needs no gradient is not in the graph: it can be data as well as a constant. It is
         taken for a constant, such as a mask, in an element-wise operation whose output has the shape of
@@ -116,7 +117,7 @@ class Graph:
         up in a table may be the same for all examples, as embeddings of positions are, until it meets
         anything else.
         """
-        known: dict[int, _Above] = {}
+        known: dict[int, Above] = {}
         stack = list(range(len(self.nodes)))
         while stack:
             number = stack[-1]
@@ -126,21 +127,21 @@ class Graph:
                 continue
             known.setdefault(number, self._what_is_above(number, known))
             stack.pop()
-        return [known[number] is not _Above.DATA for number in range(len(self.nodes))]
+        return [known[number] for number in range(len(self.nodes))]
 
-    def _what_is_above(self, number: int, known: Mapping[int, _Above]) -> _Above:
+    def _what_is_above(self, number: int, known: Mapping[int, Above]) -> Above:
         node, edges = self.nodes[number], [edge for edge in self.children[number] if edge]
         if not edges:
             is_parameter = isinstance(getattr(node, "variable", None), nn.Parameter)
-            return _Above.PARAMETERS if is_parameter else _Above.DATA
+            return Above.PARAMETERS if is_parameter else Above.DATA
         found = max((known[edge.node] for edge in edges), key=lambda above: above.value)
-        if found is _Above.TABLE and len(self.children[number]) > 1:
-            return _Above.DATA
+        if found is Above.TABLE and len(self.children[number]) > 1:
+            return Above.DATA
         if None in self.children[number]:
             shapes = [self.shape(edge) for edge in edges]
             is_masked = node.name() in _ELEMENTWISE and self.shape(Edge(number, 0)) in shapes
-            found = found if is_masked or self._is_multiplied_by_constants(node) else _Above.DATA
-        return _Above.TABLE if found is _Above.PARAMETERS and node.name() in _TABLES else found
+            found = found if is_masked or self._is_multiplied_by_constants(node) else Above.DATA
+        return Above.TABLE if found is Above.PARAMETERS and node.name() in _TABLES else found
 
     def _is_multiplied_by_constants(self, node: Node) -> bool:
         """Whether the missing factor of a product of matrices is a buffer or a frozen parameter.

@@ -9,9 +9,9 @@ and mix them tomorrow; after these the probe is needed in every step.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mojd.torch.examples.graph import Consumer, Edge, Graph
+from mojd.torch.examples.graph import Above, Consumer, Edge, Graph
 from mojd.torch.examples.layout import Layout
 
 # What these do with the axes of a tensor depends on nothing but what a graph's signature says.
@@ -65,14 +65,13 @@ def nodes_between(graph: Graph, uses: Sequence[int], consumers: dict[Edge, list[
     return found
 
 
-def is_bound_to_keep_apart(
-    graph: Graph, edge: Edge, layout: Layout, has_parameters_only: Callable[[int], bool]
-) -> bool:
+def is_bound_to_keep_apart(graph: Graph, edge: Edge, layout: Layout, above: Sequence[Above]) -> bool:
     """Return whether an operation whose output has the examples at `layout` can never mix them."""
     children = graph.children[edge.node]
-    if all(child is None or has_parameters_only(child.node) for child in children):
+    if all(child is None or above[child.node] is Above.PARAMETERS for child in children):
         return True
-    name = re.sub(r"Backward\d*$", "", graph.nodes[edge.node].name())
+    # Nodes of PyTorch's own have a number. A Function of the user's may have any other name.
+    name = re.sub(r"Backward\d+$", "", graph.nodes[edge.node].name())
     if name in _PRODUCTS:
         # The rows of a product depend on the same rows of the left factor, and on all of the right one.
         left, right = _PRODUCTS[name]
@@ -80,7 +79,7 @@ def is_bound_to_keep_apart(
         if axis < 0:
             return True
         other = children[right if axis == 0 else left]
-        return other is None or has_parameters_only(other.node)
+        return other is None or above[other.node] is Above.PARAMETERS
     if name.startswith("ScaledDotProduct"):
         return layout.axis in (0, 1)
     return name in _BOUND

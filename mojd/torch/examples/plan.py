@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mojd.errors import InvalidInputError
-from mojd.torch.examples.graph import Consumer, Edge, Graph
+from mojd.torch.examples.graph import Above, Consumer, Edge, Graph
 from mojd.torch.examples.independence import is_bound_to_keep_apart, nodes_between
 from mojd.torch.examples.layout import Layout
 from mojd.torch.examples.probe import Probe
@@ -51,22 +50,15 @@ class Plan(NamedTuple):
     uses : list of Use
     layouts : dict
         Where the examples are in the gradient at each edge that is an output of a use.
-    shapes : tuple
-        Of the gradients at these edges.
     is_certain : bool
-        Whether the layouts will be the same for the next graph of this signature and these shapes. Not if
-        an operation can mix examples depending on values, nor if gradients were zero, or not finite, so that
-        several layouts explain the others.
+        Whether the layouts will be the same for the next graph of this signature. Not if
+        an operation can mix examples depending on values, nor if an example's gradients were zero, or not
+        finite: they say nothing of what they will do next time.
     """
 
     uses: list[Use]
     layouts: dict[Edge, Layout]
-    shapes: tuple[torch.Size, ...]
     is_certain: bool
-
-    def fits(self, graph: Graph) -> bool:
-        """Whether another graph of the same signature has the same shapes too."""
-        return all(graph.shape(edge) == shape for edge, shape in zip(self.layouts, self.shapes, strict=True))
 
 
 class Plans:
@@ -80,21 +72,19 @@ class Plans:
 
     def __init__(self, keep: bool) -> None:
         self._keep = keep
-        self._known: OrderedDict[Any, list[Plan]] = OrderedDict()
+        self._known: OrderedDict[Any, Plan] = OrderedDict()
 
     def plan_for(self, losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         """Return a plan that was made for such a graph, or make one."""
         key = (losses.shape, graph.signature)
-        known = self._known.setdefault(key, [])
-        self._known.move_to_end(key)
-        if len(self._known) > _MOST_PLANS:
-            self._known.popitem(last=False)
-        for plan in known:
-            if plan.fits(graph):
-                return plan
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
         plan = make_plan(losses, graph, names)
         if plan.is_certain and self._keep:
-            known.append(plan)
+            self._known[key] = plan
+            if len(self._known) > _MOST_PLANS:
+                self._known.popitem(last=False)
         return plan
 
 
@@ -127,7 +117,7 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         If examples meet or change places between a parameter and the losses.
     """
     consumers = graph.consumers()
-    parameters_only = graph.above_parameters_only()
+    above = graph.above()
     probe = Probe(losses, graph)
     derived: set[int] = set()
     while True:
@@ -137,7 +127,7 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
         mixed = [edge for edge in sorted(edges) if not candidates[edge]]
         if not mixed:
             break
-        more = {edge.node for edge in mixed if parameters_only[edge.node]}
+        more = {edge.node for edge in mixed if above[edge.node] is not Above.DATA}
         if not more:
             culprit = next(use for use in uses if use.node == mixed[0].node)
             raise InvalidInputError(_met(graph, culprit, losses, names))
@@ -145,12 +135,11 @@ def make_plan(losses: Tensor, graph: Graph, names: list[str]) -> Plan:
     between = nodes_between(graph, [use.node for use in uses], consumers)
     everywhere = probe.layouts(between)
     is_certain = all(
-        probe.is_certain(edge)
-        and is_bound_to_keep_apart(graph, edge, everywhere[edge][0], parameters_only.__getitem__)
+        probe.is_certain(edge) and is_bound_to_keep_apart(graph, edge, everywhere[edge][0], above)
         for edge in between
     )
     layouts = {edge: candidates[edge][0] for edge in edges}
-    return Plan(uses, layouts, tuple(graph.shape(edge) for edge in edges), is_certain)
+    return Plan(uses, layouts, is_certain)
 
 
 def _met(graph: Graph, use: Use, losses: Tensor, names: list[str]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mojd.torch.examples.graph import Edge, Graph
-from mojd.torch.examples.layout import Layout, find_layouts, probe_factors
+from mojd.torch.examples.layout import Layout, examples_first, find_layouts, probe_factors
 
 # How many numbers the gradients of one pass may have.
 _BLOCK = 2**26
@@ -61,8 +61,15 @@ class Probe:
         for edge in edges:
             scaled = [found[edge] for found in passes]
             self._layouts[edge] = find_layouts(plain[edge], scaled, self._factors)
-            if not all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled)):
+            if not all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled)) or (
+                self._layouts[edge] and not self._speaks_of_all(plain[edge], edge)
+            ):
                 self._silent.add(edge)
+
+    def _speaks_of_all(self, plain: Tensor, edge: Edge) -> bool:
+        """Whether no example's gradient is zero: what a zero coefficient hides may be there next time."""
+        rows = examples_first(plain, self._layouts[edge][0], len(self._losses))
+        return bool((rows != 0).flatten(1).any(dim=1).all())
 
     def _cotangents(self, edges: list[Edge], scale: Tensor) -> dict[Edge, Tensor]:
         """Return the gradients of ⟨scale, losses⟩ at edges, by one backward pass."""
