@@ -52,6 +52,7 @@ class Chunks:
         self._chunks: Sequence[Any] = list(chunks)
         self._limit = memory_limit
         self._sizes: dict[int, int] = {}
+        self._first: dict[int, Tensor] = {}
         self._random = [RandomState() for _ in self._chunks]
         self._held: dict[int, PerExampleGradients] = {}
         self._targets: list[nn.Parameter] = []
@@ -95,21 +96,29 @@ class Chunks:
             if len(self._held) == len(self._chunks):
                 self._held[number].write(piece)
                 continue
-            with self._random[number]:
-                losses = self._compute_losses(self._chunks[number])
+            losses = self._losses_of(number)
             torch.autograd.backward(losses, piece.view_as(losses).to(losses), inputs=self._targets)
 
     def _gradients(self, number: int) -> PerExampleGradients:
+        found = self._engine.gradients(self._losses_of(number)).compacted()
+        self._targets = list(found.parameters.values())
+        return found
+
+    def _losses_of(self, number: int) -> Tensor:
+        """Compute the losses of a chunk, and raise if they are not those of the first time."""
         with self._random[number]:
             losses = self._compute_losses(self._chunks[number])
-        found = self._engine.gradients(losses)
-        self._targets = list(found.parameters.values())
-        if self._sizes.setdefault(number, found.size) != found.size:
+        if not isinstance(losses, Tensor):
+            return losses  # for the engine to refuse
+        first = self._first.setdefault(number, losses.detach().clone())
+        self._sizes[number] = losses.numel()
+        same = first.shape == losses.shape and torch.allclose(losses, first, rtol=1e-3, equal_nan=True)
+        if not same:
             raise InvalidInputError(
-                f"compute_losses gave {found.size} losses for chunk {number}, and {self._sizes[number]} when "
-                "it was first called on it; it must give the same losses each time"
+                f"compute_losses gave losses of shape {tuple(losses.shape)} for chunk {number} that are not "
+                f"those of its first call on it, {tuple(first.shape)}; it must give the same losses each time"
             )
-        return found
+        return losses
 
     def _has_room(self, current: PerExampleGradients, is_last: bool) -> bool:
         """Whether a chunk can be held beside the others, and beside one that passes if there is one left."""

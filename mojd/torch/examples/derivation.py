@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.autograd.graph import GradientEdge
 
-from mojd.torch.examples.factors import Dense, Factor, Outer
+from mojd.torch.examples.factors import Dense, Factor, Outer, in_single_precision
 from mojd.torch.examples.graph import Edge, Graph
 
 
@@ -54,7 +54,7 @@ def _pulled_back(graph: Graph, target: Edge, factor: Factor) -> Iterator[tuple[i
         torch.autograd.grad([edge], parameters, [row.to(dtype)], retain_graph=True) for row in factor.dense()
     ]
     for leaf, gradients in zip(leaves, zip(*rows, strict=True), strict=True):
-        yield graph.leaves[leaf], Dense(torch.stack(gradients))
+        yield graph.leaves[leaf], Dense(in_single_precision(torch.stack(gradients)))
 
 
 def _leaves_above(graph: Graph, start: int) -> list[int]:

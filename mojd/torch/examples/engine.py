@@ -67,9 +67,14 @@ class Engine:
     mode, and sums and products with parameters. For any other operation its backward formula is called for
     one example at a time, which takes K times the work of that operation. What mixes examples is refused.
 
+    The backward passes of the engine run hooks on tensors, as any backward pass does; in the passes of the
+    probe, gradients are scaled. Products follow ``torch.set_float32_matmul_precision``, and no autocast.
+
     Cost: the backward pass without the gradients of weights; per layer the cheaper of products of factors,
     K²·T²·(in + out), and per-example gradients, K·T·in·out + K²·in·out, for T positions; one product for the
-    direction.
+    direction. Memory: per-example gradients of convolutions, of layers along a sequence and of a table of
+    embeddings that is used in another way too, K times their size; the engine keeps that memory for the next
+    step.
 
     References
     ----------
@@ -164,7 +169,7 @@ class Engine:
         -----
         Memory: the factors of all micro-batches. For a limit, see :meth:`backward_in_chunks`.
         """
-        self._held += self._own(losses, retain_graph)
+        self._held += [gradients.compacted() for gradients in self._own(losses, retain_graph)]
 
     def backward_in_chunks(
         self,
@@ -280,7 +285,9 @@ class Engine:
         check_parameters(parameters)
         check_replica(self.module, parameters)
         try:
-            found = self._factors(losses, parameters, retain_graph)
+            # What a region of autocast has rounded is rounded; the engine's own arithmetic is not to be.
+            with torch.autocast(losses.device.type, enabled=False):
+                found = self._factors(losses, parameters, retain_graph)
         except RuntimeError as error:
             if "second time" not in str(error):
                 raise
@@ -288,9 +295,8 @@ class Engine:
                 f"the graph of the losses of shape {tuple(losses.shape)} has been freed by an earlier "
                 "backward pass: compute the losses again, or pass retain_graph=True to the earlier one"
             ) from error
-        gradients = PerExampleGradients(losses.numel(), parameters, found)
-        self._workspace.lend(gradients)
-        return gradients
+        self._workspace.forget()
+        return PerExampleGradients(losses.numel(), parameters, found)
 
     def _factors(
         self, losses: Tensor, parameters: dict[str, nn.Parameter], retain_graph: bool

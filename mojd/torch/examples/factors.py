@@ -243,7 +243,23 @@ def settled(factor: Factor, workspace: Workspace) -> Factor:
     """Return the factor in the form in which its Gramian takes less work."""
     if isinstance(factor, Outer) and factor.is_better_dense():
         shape = torch.Size((len(factor.left), *factor.shape))
-        return Dense(factor.written_to(workspace.empty(shape, factor.left)))
+        values = workspace.empty(shape, factor.left)
+        dense = Dense(factor.written_to(values))
+        workspace.lend(values, dense)
+        return dense
+    return factor
+
+
+def compacted(factor: Factor) -> Factor:
+    """Return a factor that keeps no larger tensors alive than its own, of which they may be views."""
+    tensors = [
+        tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+        for tensor in factor.tensors
+    ]
+    if isinstance(factor, Outer):
+        return Outer(tensors[0], tensors[1], factor.shape)
+    if isinstance(factor, Rows):
+        return Rows(tensors[0], tensors[1], factor.shape)
     return factor
 
 

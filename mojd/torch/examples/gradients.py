@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mojd.errors import InvalidInputError
-from mojd.torch.examples.factors import Factor, products
+from mojd.torch.examples.factors import Factor, compacted, products
 from mojd.torch.examples.products import InnerProducts
 
 
@@ -24,7 +24,8 @@ class PerExampleGradients:
     parameters : mapping
         All trainable parameters by name.
     factors : mapping
-        The gradients of those that the losses depend on.
+        The gradients of those that the losses depend on. Their tensors may be the engine's memory, which it
+        uses again when there is no reference to the factor any more.
     """
 
     def __init__(
@@ -33,6 +34,9 @@ class PerExampleGradients:
         self.size = size
         self.parameters = parameters
         self.factors = factors
+        # Factors are views of what autograd has saved: inputs of layers, which their owner may overwrite.
+        tensors = (tensor for factor in factors.values() for tensor in factor.tensors)
+        self._versions = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
 
     def __repr__(self) -> str:
         """Show the sizes, not the numbers."""
@@ -44,8 +48,13 @@ class PerExampleGradients:
     @property
     def nbytes(self) -> int:
         """How much memory the factors take, in bytes."""
-        tensors = {id(t): t for factor in self.factors.values() for t in factor.tensors}
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        storages = (t.untyped_storage() for factor in self.factors.values() for t in factor.tensors)
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def compacted(self) -> PerExampleGradients:
+        """Return the same gradients without hold on larger tensors that they are parts of."""
+        factors = {name: compacted(factor) for name, factor in self.factors.items()}
+        return PerExampleGradients(self.size, self.parameters, factors)
 
     def empty_gramian(self, others: int) -> Tensor:
         """Return zeros (N, others), in double precision if any parameter is, and in single otherwise."""
@@ -61,10 +70,12 @@ class PerExampleGradients:
         Tensor, shape (N, N)
             float64 if any parameter is, float32 otherwise.
         """
+        self._check_versions()
         total = self.empty_gramian(self.size)
-        products = InnerProducts()
-        for factor in self.factors.values():
-            total += factor.gramian(products)
+        known = InnerProducts()
+        with torch.autocast(total.device.type, enabled=False):
+            for factor in self.factors.values():
+                total += factor.gramian(known)
         # Products in blocks need not round alike on both sides of the diagonal.
         return 0.5 * (total + total.T)
 
@@ -75,10 +86,13 @@ class PerExampleGradients:
         -------
         Tensor, shape (N, M)
         """
+        self._check_versions()
+        other._check_versions()
         total = self.empty_gramian(other.size)
-        for name, factor in self.factors.items():
-            if name in other.factors:
-                total += products(factor, other.factors[name])
+        with torch.autocast(total.device.type, enabled=False):
+            for name, factor in self.factors.items():
+                if name in other.factors:
+                    total += products(factor, other.factors[name])
         return total
 
     def weighted(self, weights: Tensor) -> dict[str, Tensor]:
@@ -102,9 +116,21 @@ class PerExampleGradients:
             raise InvalidInputError(
                 f"weights must have shape ({self.size},), one per loss, got {tuple(weights.shape)}"
             )
-        return {
-            name: factor.weighted(weights).to(self.parameters[name]) for name, factor in self.factors.items()
-        }
+        self._check_versions()
+        with torch.autocast(weights.device.type, enabled=False):
+            return {
+                name: factor.weighted(weights).to(self.parameters[name])
+                for name, factor in self.factors.items()
+            }
+
+    def _check_versions(self) -> None:
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                raise InvalidInputError(
+                    f"a tensor of shape {tuple(tensor.shape)} from which per-example gradients are computed, "
+                    "such as the input of a layer, was changed in place after the forward pass: give the "
+                    "model a copy, or use the gradients before"
+                )
 
     def write(self, weights: Tensor) -> None:
         """Add d = Jᵀw to the ``.grad`` of the parameters.
@@ -150,7 +176,9 @@ class JointGradients:
 
     def write(self, weights: Tensor) -> None:
         """Add d = Jᵀw to the ``.grad`` of the parameters."""
-        add_to_grads(self.parts[0].parameters, self.weighted(weights))
+        # A layer may have been frozen or set free between two of them.
+        parameters = {name: p for part in self.parts for name, p in part.parameters.items()}
+        add_to_grads(parameters, self.weighted(weights))
 
 
 def assemble(sizes: Sequence[int], blocks: Mapping[tuple[int, int], Tensor]) -> Tensor:
@@ -166,7 +194,9 @@ def add_to_grads(parameters: Mapping[str, nn.Parameter], gradients: Mapping[str,
     """Add gradients to ``.grad``, as ``backward()`` does."""
     for name, gradient in gradients.items():
         parameter = parameters[name]
-        if parameter.grad is None:
-            parameter.grad = gradient
-        else:
+        if parameter.grad is not None:
             parameter.grad += gradient
+        elif gradient.stride() == parameter.stride():
+            parameter.grad = gradient
+        else:  # channels last, for one
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient)

@@ -148,10 +148,14 @@ class Graph:
 
         It is what the node has saved, for the gradient of the other factor.
         """
+        if node.name() in ("DotBackward0", "MvBackward0", "VdotBackward0"):
+            return True  # a vector has no rows for the examples
         if node.name() != "MmBackward0":
             return False
         saved = [factor for factor in (node._saved_self, node._saved_mat2) if factor is not None]
-        return all(factor.data_ptr() in self._constants for factor in saved)
+        return all(
+            factor.layout is torch.strided and factor.data_ptr() in self._constants for factor in saved
+        )
 
     def zeros(self, edge: Edge) -> Tensor:
         """Return zeros such as the tensor that an edge stands for."""

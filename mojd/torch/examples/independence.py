@@ -25,7 +25,7 @@ _BOUND = frozenset(
     Round RreluWithNoise Rsqrt Rsub Sgn Sigmoid Sign Silu Sin Sinc Sinh SmoothL1Loss SoftMarginLoss Softplus
     Softshrink Sqrt Square Sub Tan Tanh Threshold ToCopy Trunc Where Xlogy
 
-    AsStrided Cat ConstantPadNd torch::autograd::CopySlices Diagonal Expand Flip Im2Col Col2Im Movedim Narrow
+    AsStrided Cat ConstantPadNd Diagonal Expand Flip Im2Col Col2Im Movedim Narrow
     Permute PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D ReflectionPad3D Repeat
     ReplicationPad1D ReplicationPad2D ReplicationPad3D Reshape ReshapeAlias Roll Select Slice Split
     SplitWithSizes Squeeze Stack T Transpose Unbind Unflatten Unfold UnsafeSplit UnsafeView Unsqueeze View
@@ -34,14 +34,14 @@ _BOUND = frozenset(
     Amax Amin Cummax Cumprod Cumsum LinalgVectorNorm LogSoftmax Logcumsumexp Logsumexp Max Mean Min NllLoss
     NllLoss2D Norm Prod Softmax Std StdMean Sum Var VarMean
 
-    AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D Convolution
+    AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D
     MaxPool2DWithIndices MaxPool3DWithIndices MkldnnMaxPool2D UpsampleBicubic2D UpsampleBilinear2D
     UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleTrilinear3D
 
     CudnnBatchNorm CudnnRnn FusedRmsNorm MkldnnRnnLayer NativeBatchNorm NativeGroupNorm NativeLayerNorm
     ThnnFusedGruCell ThnnFusedLstmCell
 
-    Cdist FftC2C FftC2R FftR2C Trilinear
+    FftC2C FftC2R FftR2C
     """.split()  # noqa: SIM905 - as a table of names it can be read
 )
 # Which inputs of a product of matrices are on the left and on the right.
@@ -80,6 +80,10 @@ def is_bound_to_keep_apart(graph: Graph, edge: Edge, layout: Layout, above: Sequ
             return True
         other = children[right if axis == 0 else left]
         return other is None or above[other.node] is Above.PARAMETERS
+    if name == "Convolution":
+        return layout.axis == 0
+    if name in ("Gather", "IndexSelect"):
+        return bool(graph.nodes[edge.node]._saved_dim % len(graph.shape(edge)) != layout.axis)
     if name.startswith("ScaledDotProduct"):
         return layout.axis in (0, 1)
     return name in _BOUND

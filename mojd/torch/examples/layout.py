@@ -60,12 +60,14 @@ def find_layouts(plain: Tensor, scaled: list[Tensor], factors: list[Tensor]) -> 
         finite = torch.isfinite(plain) & torch.isfinite(changed)
         before, after = plain.where(finite, 0), changed.where(finite, 0)
         largest = after.abs().amax() if after.numel() else torch.zeros((), device=plain.device)
-        tolerance = _tolerance(plain.dtype) * largest
+        tolerance = (_tolerance(plain.dtype) * largest).clamp(min=_smallest(plain.dtype))
         found = [layout for layout in found if _explains(layout, before, after, vector, tolerance)]
     return found
 
 
 def _explains(layout: Layout, before: Tensor, after: Tensor, factors: Tensor, tolerance: Tensor) -> bool:
+    if not before.numel():
+        return True
     shape = (-1, len(factors), layout.inner * before.shape[layout.axis + 1 :].numel())
     off = before.reshape(shape) * factors.to(before.dtype)[:, None] - after.reshape(shape)
     return bool((off.abs() <= tolerance).all())
@@ -78,6 +80,15 @@ def _tolerance(dtype: torch.dtype) -> float:
     differ from run to run, and half precision has few normal numbers.
     """
     return 2.0**-6 if dtype in (torch.float16, torch.bfloat16) else 64 * torch.finfo(dtype).eps
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Return what the rounding of subnormal numbers may change, enlarged by the factors.
+
+    In half precision that would be too much to see what is mixed.
+    """
+    limits = torch.finfo(dtype)
+    return 0.0 if dtype in (torch.float16, torch.bfloat16) else 2.0**12 * limits.tiny * limits.eps
 
 
 def examples_first(tensor: Tensor, layout: Layout, size: int) -> Tensor:

@@ -61,13 +61,14 @@ class Probe:
         for edge in edges:
             scaled = [found[edge] for found in passes]
             self._layouts[edge] = find_layouts(plain[edge], scaled, self._factors)
-            if not all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled)) or (
-                self._layouts[edge] and not self._speaks_of_all(plain[edge], edge)
-            ):
+            is_finite = all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled))
+            if not is_finite or not self._speaks_of_all(plain[edge], edge):
                 self._silent.add(edge)
 
     def _speaks_of_all(self, plain: Tensor, edge: Edge) -> bool:
         """Whether no example's gradient is zero: what a zero coefficient hides may be there next time."""
+        if not self._layouts[edge] or not plain.numel():
+            return False
         rows = examples_first(plain, self._layouts[edge][0], len(self._losses))
         return bool((rows != 0).flatten(1).any(dim=1).all())
 

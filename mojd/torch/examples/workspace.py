@@ -6,6 +6,7 @@ then hands it out again page by page: that takes as long as the arithmetic.
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import torch
@@ -16,30 +17,29 @@ _LARGE = 2**17
 
 
 class Workspace:
-    """Buffers of an engine, lent to the gradients of a step for as long as these live."""
+    """Buffers of an engine, lent for as long as their owners live."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
-        self._taken: list[Tensor] = []
+        self._lock = threading.Lock()
 
     def empty(self, shape: torch.Size, like: Tensor) -> Tensor:
         """Return a contiguous tensor of any content, with the dtype and on the device of another."""
         size = shape.numel()
         if like.device.type != "cpu" or size * like.element_size() < _LARGE:
             return like.new_empty(shape)
-        for index, buffer in enumerate(self._free):
-            if buffer.numel() == size and buffer.dtype == like.dtype:
-                self._taken.append(self._free.pop(index))
-                return buffer.view(shape)
-        buffer = like.new_empty(size)
-        self._taken.append(buffer)
-        return buffer.view(shape)
+        with self._lock:
+            for index, buffer in enumerate(self._free):
+                if buffer.numel() == size and buffer.dtype == like.dtype:
+                    return self._free.pop(index).view(shape)
+        return like.new_empty(shape)
 
-    def lend(self, owner: object) -> None:
-        """Lend the buffers taken so far to `owner`, and forget those that nothing was taken from.
+    def lend(self, tensor: Tensor, owner: object) -> None:
+        """Take a tensor of :meth:`empty` back when there is no reference to `owner` any more."""
+        if tensor.device.type == "cpu" and tensor.numel() * tensor.element_size() >= _LARGE:
+            weakref.finalize(owner, self._free.append, tensor.view(-1))
 
-        They come back when there is no reference to `owner` any more.
-        """
-        taken, self._taken = self._taken, []
-        self._free.clear()
-        weakref.finalize(owner, self._free.extend, taken)
+    def forget(self) -> None:
+        """Give back to the system what a step has not asked for."""
+        with self._lock:
+            self._free.clear()

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def grads(module: nn.Module) -> Tensor:
 
 
 def bytes_of(module: nn.Module, x: Tensor) -> int:
-    return mojd.torch.Engine(module).gradients(losses_of(module)(x)).nbytes
+    return mojd.torch.Engine(module).gradients(losses_of(module)(x)).compacted().nbytes
 
 
 # How many chunks of three examples fit, of four.
@@ -90,16 +91,18 @@ def test_no_chunk_is_computed_more_often_than_needed(held: int, passes: int) -> 
 def test_no_more_is_held_than_the_limit(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = network(), batch()
     limit = held * bytes_of(module, x[:3])
-    alive: list[int] = []
+    alive: weakref.WeakSet[PerExampleGradients] = weakref.WeakSet()
     most = 0
     created = PerExampleGradients.__init__
 
     def counted(self: PerExampleGradients, *arguments: object) -> None:
         nonlocal most
         created(self, *arguments)  # type: ignore[arg-type]
-        alive.append(self.nbytes)
-        weakref.finalize(self, alive.remove, self.nbytes)
-        most = max(most, sum(alive))
+        alive.add(self)
+        tensors = (t for held in alive for factor in held.factors.values() for t in factor.tensors)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        storages.pop(x.untyped_storage().data_ptr(), None)  # the caller's own
+        most = max(most, sum(storages.values()))
 
     monkeypatch.setattr(PerExampleGradients, "__init__", counted)
     mojd.torch.Engine(module).backward_in_chunks(losses_of(module), torch.split(x, 3), memory_limit=limit)
@@ -135,7 +138,7 @@ def test_pairs_as_chunks_and_tasks() -> None:
 
     whole = mojd.torch.Engine(module).gramian(tasks((x, y)))
     chunks = zip(torch.split(x, 4), torch.split(y, 4), strict=True)
-    limit = 2 * mojd.torch.Engine(module).gradients(tasks((x[:4], y[:4]))).nbytes
+    limit = 2 * mojd.torch.Engine(module).gradients(tasks((x[:4], y[:4]))).compacted().nbytes
     info = mojd.torch.Engine(module).backward_in_chunks(tasks, chunks, memory_limit=limit)
     torch.testing.assert_close(info.gramian, whole, rtol=1e-12, atol=1e-12)
 
@@ -152,6 +155,20 @@ def test_no_chunks() -> None:
     module = network()
     with pytest.raises(mojd.InvalidInputError, match="chunks is empty"):
         mojd.torch.Engine(module).backward_in_chunks(losses_of(module), [])
+
+
+def test_losses_that_are_drawn_elsewhere() -> None:
+    """Random numbers that are not PyTorch's can't be set back; other losses than before are noticed."""
+    module, x = network(), batch()
+    draws = np.random.default_rng(0)
+
+    def noisy(chunk: Tensor) -> Tensor:
+        return losses_of(module)(chunk) * draws.uniform(0.5, 1.5)
+
+    with pytest.raises(mojd.InvalidInputError, match="the same losses each time"):
+        mojd.torch.Engine(module).backward_in_chunks(
+            noisy, torch.split(x, 3), memory_limit=2 * bytes_of(module, x[:3])
+        )
 
 
 def test_losses_that_are_held_already() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -193,6 +194,66 @@ class TestLossesThatMixExamples:
             losses = score(module(batch(count, 4))[order])
             reference = jacobian(module, losses).gramian()
             assert_exact_or_refused(partial(engine.gramian, losses), reference)
+
+
+MIXERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flip": lambda h: h.flip(0),
+    "roll": lambda h: h.roll(1, 0),
+    "softmax": lambda h: h.softmax(0),
+    "cumsum": lambda h: h.cumsum(0),
+    "mean": lambda h: h.mean(0, keepdim=True).expand_as(h),
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
+@pytest.mark.parametrize("first", [1.0, 0.0], ids=["off at first", "in the first step"])
+def test_a_branch_that_is_switched_on_later(mixer: Callable[[Tensor], Tensor], first: float) -> None:
+    """A coefficient of 0, as of mixup or of a term that is faded in, hides that examples are mixed."""
+    module = network()
+    engine = mojd.torch.Engine(module)
+    for share in (first, 0.6):
+        h = module(batch(5, 4))
+        losses = score(share * h + (1 - share) * mixer(h))
+        assert_exact_or_refused(partial(engine.gramian, losses), jacobian(module, losses).gramian())
+
+
+@pytest.mark.parametrize("pick", [lambda h, order: h[order], lambda h, order: h.index_select(0, order)])
+def test_a_look_up_that_changes_its_order(pick: Callable[[Tensor, Tensor], Tensor]) -> None:
+    module = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3)).double()
+    engine = mojd.torch.Engine(module)
+    words = torch.tensor([0, 3, 5, 6, 2])
+    for order in (torch.arange(5), torch.tensor([4, 2, 0, 1, 3])):
+        losses = score(module[1](pick(module[0](words), order)))
+        assert_exact_or_refused(partial(engine.gramian, losses), jacobian(module, losses).gramian())
+
+
+def test_a_view_of_other_lengths() -> None:
+    module = nn.Linear(4, 4).double()
+    engine = mojd.torch.Engine(module)
+    x = batch(4, 4)
+    for shape in ((4, 2, 2), (2, 4, 2), (4, 4, 1)):
+        losses = module(x).view(shape).tanh().amax((1, 2) if shape[0] == 4 else (0, 2))
+        assert_exact_or_refused(partial(engine.gramian, losses), jacobian(module, losses).gramian())
+
+
+def test_a_function_of_the_users_with_a_name_of_pytorchs() -> None:
+    class Relu(torch.autograd.Function):
+        order = torch.arange(5)
+
+        @staticmethod
+        def forward(ctx: Any, h: Tensor) -> Tensor:
+            return h[Relu.order]
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Any:
+            return gradients[0][torch.argsort(Relu.order)]
+
+    module = network()
+    engine = mojd.torch.Engine(module)
+    for order in (torch.arange(5), torch.tensor([4, 2, 0, 1, 3])):
+        Relu.order = order
+        losses = score(Relu.apply(module(batch(5, 4))))  # type: ignore[no-untyped-call]
+        assert_exact_or_refused(partial(engine.gramian, losses), jacobian(module, losses).gramian())
 
 
 def assert_exact_or_refused(compute: Callable[[], Tensor], reference: Tensor) -> None:
