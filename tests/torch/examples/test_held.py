@@ -112,3 +112,38 @@ def test_chunks_write_to_the_module_alone() -> None:
         engine.backward_in_chunks(compute, torch.split(x, 3), memory_limit=limit)
         assert trunk.weight.grad is None
         assert head.weight.grad is not None
+
+
+def jacobian(module: nn.Module, losses: Tensor) -> Tensor:
+    rows = []
+    for loss in losses:
+        found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, allow_unused=True)
+        parts = zip(found, module.parameters(), strict=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in parts]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_spectral_norm(training: bool) -> None:
+    module = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)).double().train(training)
+    losses = losses_of(module, torch.randn(4, 6, dtype=torch.float64))
+    J = jacobian(module, losses)
+    torch.testing.assert_close(mojd.torch.Engine(module).gramian(losses), J @ J.T, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_that_vanish() -> None:
+    """Subnormal numbers are rounded otherwise when they are scaled: that is no mixing of examples."""
+    torch.manual_seed(0)
+    module = nn.Sequential(*[layer for _ in range(120) for layer in (nn.Linear(32, 32), nn.ReLU())])
+    losses = losses_of(module, torch.randn(4, 32))
+    J = jacobian(module, losses).double()
+    G = mojd.torch.Engine(module).gramian(losses).double()
+    torch.testing.assert_close(G, J @ J.T, rtol=1e-5, atol=1e-5 * float((J @ J.T).diagonal().max()))
+
+
+def test_outputs_without_elements() -> None:
+    module = nn.Linear(5, 3).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    losses = losses_of(module, x) + module(x)[:, :0].sum(1)
+    J = jacobian(module, losses)
+    torch.testing.assert_close(mojd.torch.Engine(module).gramian(losses), J @ J.T, rtol=1e-12, atol=1e-12)
