@@ -36,7 +36,8 @@ from iwrm_steps import CASES, SIDES, Case
 from networks import mlp
 from resident import forget_peak, held, peak
 
-small = SIDES[sys.argv[2]](Case(lambda: mlp(16), (16,), 8))
+# As many losses, so that all code is loaded.
+small = SIDES[sys.argv[2]](Case(lambda: mlp(16), (16,), CASES[sys.argv[3]].size))
 small(), small()
 step = SIDES[sys.argv[2]](CASES[sys.argv[3]])
 forget_peak()

@@ -8,7 +8,7 @@ is none, examples have met or changed places.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,8 @@ def probe_factors(size: int, like: Tensor) -> list[Tensor]:
             return vectors
 
 
-def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
+def candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
+    """Yield all layouts of K examples that a tensor of this shape can have."""
     for axis, length in enumerate(shape):
         if length == 0 or length % size:
             continue
@@ -50,19 +51,16 @@ def _candidates(shape: torch.Size, size: int) -> Iterator[Layout]:
             yield Layout(axis, outer, others // outer)
 
 
-def find_layouts(plain: Tensor, scaled: list[Tensor], factors: list[Tensor]) -> list[Layout]:
-    """Return the layouts that explain why `plain` became `scaled` when examples were scaled by `factors`.
+def explaining(layouts: Iterable[Layout], plain: Tensor, scaled: Tensor, factors: Tensor) -> list[Layout]:
+    """Return those layouts that explain why `plain` became `scaled` when examples were scaled by `factors`.
 
     What is not finite is left out: it says nothing.
     """
-    found = list(_candidates(plain.shape, len(factors[0])))
-    for changed, vector in zip(scaled, factors, strict=True):
-        finite = torch.isfinite(plain) & torch.isfinite(changed)
-        before, after = plain.where(finite, 0), changed.where(finite, 0)
-        largest = after.abs().amax() if after.numel() else torch.zeros((), device=plain.device)
-        tolerance = (_tolerance(plain.dtype) * largest).clamp(min=_smallest(plain.dtype))
-        found = [layout for layout in found if _explains(layout, before, after, vector, tolerance)]
-    return found
+    finite = torch.isfinite(plain) & torch.isfinite(scaled)
+    before, after = plain.where(finite, 0), scaled.where(finite, 0)
+    largest = after.abs().amax() if after.numel() else torch.zeros((), device=plain.device)
+    tolerance = (_tolerance(plain.dtype) * largest).clamp(min=_smallest(plain.dtype))
+    return [layout for layout in layouts if _explains(layout, before, after, factors, tolerance)]
 
 
 def _explains(layout: Layout, before: Tensor, after: Tensor, factors: Tensor, tolerance: Tensor) -> bool:

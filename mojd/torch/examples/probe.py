@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mojd.torch.examples.graph import Edge, Graph
-from mojd.torch.examples.layout import Layout, examples_first, find_layouts, probe_factors
+from mojd.torch.examples.layout import Layout, candidates, examples_first, explaining, probe_factors
 
 # How many numbers the gradients of one pass may have.
 _BLOCK = 2**26
@@ -54,15 +54,17 @@ class Probe:
 
     def _measure(self, edges: list[Edge]) -> None:
         plain = self._cotangents(edges, self._plain)
-        passes = []
+        size = len(self._losses)
+        found = {edge: list(candidates(plain[edge].shape, size)) for edge in edges}
         for factors in self._factors:
             scale = factors.view(-1, *(1 for _ in self._losses.shape[1:])) * self._plain
-            passes.append(self._cotangents(edges, scale))
+            for edge, scaled in self._cotangents(edges, scale).items():
+                found[edge] = explaining(found[edge], plain[edge], scaled, factors)
+                if not bool(scaled.isfinite().all()):
+                    self._silent.add(edge)
         for edge in edges:
-            scaled = [found[edge] for found in passes]
-            self._layouts[edge] = find_layouts(plain[edge], scaled, self._factors)
-            is_finite = all(bool(tensor.isfinite().all()) for tensor in (plain[edge], *scaled))
-            if not is_finite or not self._speaks_of_all(plain[edge], edge):
+            self._layouts[edge] = found[edge]
+            if not bool(plain[edge].isfinite().all()) or not self._speaks_of_all(plain[edge], edge):
                 self._silent.add(edge)
 
     def _speaks_of_all(self, plain: Tensor, edge: Edge) -> bool:
