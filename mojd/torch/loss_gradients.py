@@ -289,7 +289,8 @@ class LossGradients:
         cache. On the CPU, up to 12 gradients take dot products in their own precision (float32 for half
         precision), added up in float64; more take matrix products in float64, as on devices. The relative
         error, against √(G_kk·G_ll), is some 1e-7 in float32 and 1e-15 in float64. Squares of entries below
-        1e-19 are lost in float32, and norms above 1.8e19 overflow. Memory: some pieces, 1 MiB on the CPU, up to 64 MiB each on devices.
+        1e-19 are lost in float32, and norms above 1.8e19 overflow.
+        Memory: some pieces, 1 MiB on the CPU, up to 64 MiB each on devices.
         Nothing waits for a device.
         """
         self._require("gramian()")

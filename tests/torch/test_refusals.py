@@ -17,6 +17,10 @@ import mojd.torch
 from mojd.torch import PCD, GradientMethod, GradVac
 
 ROWS = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+# Without their types, to pass what these forbid.
+_PCD: Any = mojd.pcd
+_backward: Any = mojd.torch.backward
+_upgrad: Any = mojd.torch.UPGrad
 
 
 def parameter() -> nn.Parameter:
@@ -64,7 +68,7 @@ class TestWeightings:
             (mojd.torch.PCDWeighting, "the class PCDWeighting: pass an instance of it"),
             ("rgw", r"rgw needs seed: pass functools\.partial\(mojd\.rgw, seed=0\)"),
             (mojd.constant, r"pass functools\.partial\(mojd\.constant, weights=\.\.\.\)"),
-            (functools.partial(mojd.pcd, tua=0.2), "'tua' is no option of pcd.* did you mean 'tau'"),
+            (functools.partial(_PCD, tua=0.2), "'tua' is no option of pcd.* did you mean 'tau'"),
             (functools.partial(mojd.pcd, 0.2), r"binds 0\.2 by its position"),
         ],
     )  # fmt: skip
@@ -272,17 +276,17 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda p: mojd.torch.backward(np.ones(2), [p]), r"losses is a NumPy array of shape \(2,\)"),
-            (lambda p: mojd.torch.backward([[p.sum()], [p.sum()]], [p]), r"losses\[0\] is a list of 1; "),
-            (lambda p: mojd.torch.backward([p], [p.sum()]), "they come first: backward"),
-            (lambda p: mojd.torch.backward([p], p.exp()), "they come first: backward"),
-            (lambda p: mojd.torch.backward([p, p], [p]), "they come second: backward"),
-            (lambda p: mojd.torch.backward(nn.Linear(2, 2), [p]), "losses is a module, a Linear; pass"),
-            (lambda p: mojd.torch.UPGrad([p]).apply_gradients([p.detach(), p.detach()]),
+            (lambda p: _backward(np.ones(2), [p]), r"losses is a NumPy array of shape \(2,\)"),
+            (lambda p: _backward([[p.sum()], [p.sum()]], [p]), r"losses\[0\] is a list of 1; "),
+            (lambda p: _backward([p], [p.sum()]), "they come first: backward"),
+            (lambda p: _backward([p], p.exp()), "they come first: backward"),
+            (lambda p: _backward([p, p], [p]), "they come second: backward"),
+            (lambda p: _backward(nn.Linear(2, 2), [p]), "losses is a module, a Linear; pass"),
+            (lambda p: _upgrad([p]).apply_gradients([p.detach(), p.detach()]),
              r"gradients\[0\] is a tensor of shape \(3,\); pass one sequence per loss"),
-            (lambda p: mojd.torch.UPGrad([p]).apply_gradients([None]), r"gradients\[0\] is None; pass"),
-            (lambda p: mojd.torch.UPGrad([p]).apply_gradients([1]), r"gradients\[0\] is an int; pass a seq"),
-            (lambda p: mojd.torch.UPGrad([p]).apply_gradients([{"a": p}]), r"gradients\[0\] is a dict; pass"),
+            (lambda p: _upgrad([p]).apply_gradients([None]), r"gradients\[0\] is None; pass"),
+            (lambda p: _upgrad([p]).apply_gradients([1]), r"gradients\[0\] is an int; pass a seq"),
+            (lambda p: _upgrad([p]).apply_gradients([{"a": p}]), r"gradients\[0\] is a dict; pass"),
         ],
     )  # fmt: skip
     def test_what_it_is(self, call: Any, message: str) -> None:
