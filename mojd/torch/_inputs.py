@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,14 @@ from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.torch._shards import is_dtensor
 
 _PARAMS = "pass model.parameters(), a list of tensors, or parameter groups as an optimiser takes them"
+_SWAPPED = "; if these are the losses, they come first: backward(losses, params)"
+_SWAPPED_PARAMETER = "; if these are the parameters, they come second: backward(losses, params)"
+
+
+def a_type(value: Any) -> str:
+    """Return the name of a value's type after its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
 def parameters_of(params: Any) -> tuple[Tensor, ...]:
@@ -27,9 +36,12 @@ def parameters_of(params: Any) -> tuple[Tensor, ...]:
     if isinstance(params, torch.nn.Module):
         raise InvalidTypeError("params is a module; pass its parameters: model.parameters()")
     if isinstance(params, Tensor):
-        raise InvalidTypeError(f"params is one tensor of shape {tuple(params.shape)}; pass a list: [tensor]")
+        hint = "" if params.grad_fn is None else _SWAPPED
+        raise InvalidTypeError(
+            f"params is one tensor of shape {tuple(params.shape)}; pass a list: [tensor]{hint}"
+        )
     if isinstance(params, Mapping | str) or not isinstance(params, Iterable):
-        raise InvalidTypeError(f"params is a {type(params).__name__}; {_PARAMS}")
+        raise InvalidTypeError(f"params is {a_type(params)}; {_PARAMS}")
     found: dict[int, Tensor] = {}
     for index, entry in enumerate(params):
         for tensor in _tensors_of(entry, index):
@@ -56,7 +68,7 @@ def _check_parameter(tensor: Any, index: int) -> None:
     if not isinstance(tensor, Tensor):
         hint = "; model.named_parameters() yields pairs, model.parameters() does not"
         raise InvalidTypeError(
-            f"params[{index}] is a {type(tensor).__name__}, not a tensor; {_PARAMS}"
+            f"params[{index}] is {a_type(tensor)}, not a tensor; {_PARAMS}"
             f"{hint if isinstance(tensor, tuple) else ''}"
         )
     shape = tuple(tensor.shape)
@@ -66,9 +78,10 @@ def _check_parameter(tensor: Any, index: int) -> None:
             "would be too; keep real and imaginary parts as real parameters"
         )
     if not tensor.is_leaf:
+        hint = _SWAPPED if tensor.numel() == 1 else ""
         raise InvalidInputError(
             f"params[{index}] of shape {shape} is computed from other tensors ({tensor.grad_fn}), so that no "
-            "optimiser can move it; pass the leaf that it comes from"
+            f"optimiser can move it; pass the leaf that it comes from{hint}"
         )
 
 
@@ -101,14 +114,22 @@ def losses_of(losses: Any, may_be_constants: bool = False) -> tuple[Tensor, ...]
         # Views made without gradients would have no graph.
         with torch.enable_grad():
             found = tuple(losses.unbind())
+    elif isinstance(losses, torch.nn.Module):
+        raise InvalidTypeError(
+            f"losses is a module, {a_type(losses)}; pass the losses that it computes, and then its parameters"
+        )
+    elif isinstance(losses, np.ndarray):
+        raise InvalidTypeError(
+            f"losses is a NumPy array of shape {losses.shape}, which has no graph; pass the tensors that the "
+            "model computed, without .numpy()"
+        )
     elif isinstance(losses, Mapping):
         raise InvalidTypeError(
-            f"losses is a {type(losses).__name__}; pass list(losses.values()), so that their order is yours"
+            f"losses is {a_type(losses)}; pass list(losses.values()), so that their order is yours"
         )
     elif isinstance(losses, str) or not isinstance(losses, Iterable):
         raise InvalidTypeError(
-            f"losses is a {type(losses).__name__}; pass a sequence of scalar tensors, or a tensor of "
-            "shape (K,)"
+            f"losses is {a_type(losses)}; pass a sequence of scalar tensors, or a tensor of shape (K,)"
         )
     else:
         found = tuple(losses)
@@ -136,17 +157,24 @@ def _shape_advice(losses: Tensor) -> str:
 
 
 def _check_loss(loss: Any, index: int) -> None:
+    if isinstance(loss, list | tuple):
+        raise InvalidTypeError(
+            f"losses[{index}] is {a_type(loss)} of {len(loss)}; pass one flat sequence with a scalar "
+            "tensor per objective"
+        )
     if not isinstance(loss, Tensor):
         raise InvalidTypeError(
-            f"losses[{index}] is a {type(loss).__name__}, not a tensor; pass the loss itself, not loss.item()"
+            f"losses[{index}] is {a_type(loss)}, not a tensor; pass the loss itself, not loss.item()"
         )
     if not loss.is_floating_point():
         raise InvalidTypeError(
             f"losses[{index}] has dtype {loss.dtype}; a loss is a real floating-point number"
         )
     if loss.numel() != 1:
+        is_parameter = isinstance(loss, torch.nn.Parameter)
         raise InvalidInputError(
             f"losses[{index}] has shape {tuple(loss.shape)}; a loss is a scalar: reduce it, as with .mean()"
+            f"{_SWAPPED_PARAMETER if is_parameter else ''}"
         )
 
 
@@ -164,11 +192,11 @@ def check_gradient(tensor: Tensor, gradient: Any, name: str) -> None:
     if gradient is None:
         return
     if not isinstance(gradient, Tensor):
-        raise InvalidTypeError(f"{name} is a {type(gradient).__name__}; pass a tensor or None")
+        raise InvalidTypeError(f"{name} is {a_type(gradient)}; pass a tensor or None")
     check_layout(tensor, gradient)
     if is_dtensor(tensor) != is_dtensor(gradient):
         raise InvalidTypeError(
-            f"{name} is a {type(gradient).__name__}, but its parameter is a {type(tensor).__name__}; "
+            f"{name} is {a_type(gradient)}, but its parameter is {a_type(tensor)}; "
             "gradients of DTensors are DTensors, and those of others are not"
         )
     for what in ("shape", "dtype", "device"):
@@ -190,10 +218,10 @@ def rows_of(gradients: Any, params: Sequence[Tensor]) -> list[list[Tensor | None
     """
     if isinstance(gradients, Tensor) or not isinstance(gradients, Iterable):
         raise InvalidTypeError(
-            f"gradients is a {type(gradients).__name__}; pass one sequence per loss, with a tensor or "
+            f"gradients is {a_type(gradients)}; pass one sequence per loss, with a tensor or "
             "None per parameter"
         )
-    rows = [list(row) for row in gradients]
+    rows = [_row_of(row, k) for k, row in enumerate(gradients)]
     if not rows:
         raise InvalidInputError("gradients is empty; pass one sequence per loss")
     for k, row in enumerate(rows):
@@ -205,6 +233,21 @@ def rows_of(gradients: Any, params: Sequence[Tensor]) -> list[list[Tensor | None
         for i, (param, gradient) in enumerate(zip(params, row, strict=True)):
             check_gradient(param, gradient, f"gradients[{k}][{i}]")
     return rows
+
+
+def _row_of(row: Any, index: int) -> list[Tensor | None]:
+    """Return the gradients of one loss as a list."""
+    if row is None or isinstance(row, Tensor):
+        what = "None" if row is None else f"a tensor of shape {tuple(row.shape)}"
+        raise InvalidTypeError(
+            f"gradients[{index}] is {what}; pass one sequence per loss, with a tensor or None per parameter: "
+            "[gradients] if these are those of a single loss"
+        )
+    if isinstance(row, Mapping | str) or not isinstance(row, Iterable):
+        raise InvalidTypeError(
+            f"gradients[{index}] is {a_type(row)}; pass a sequence with a tensor or None per parameter"
+        )
+    return list(row)
 
 
 def _plain(value: Any) -> Any:

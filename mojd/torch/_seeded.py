@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mojd._checks import check_seed
 from mojd.errors import InvalidInputError
+from mojd.torch._states import check_entries
 from mojd.torch._weighing import Weighed, weights_like
 
 
@@ -26,13 +27,15 @@ def load_generator(generator: np.random.Generator, state: Any) -> None:
     Raises
     ------
     InvalidInputError
-        If it is the state of another kind of generator.
+        If it is the state of another kind of generator. The generator is as it was then.
     """
+    kind = type(generator.bit_generator)
+    trial = kind()
     try:
-        generator.bit_generator.state = state
-    except (TypeError, ValueError, KeyError) as error:
-        kind = type(generator.bit_generator).__name__
-        raise InvalidInputError(f"state['seed'] is no state of NumPy's {kind}: {error}") from error
+        trial.state = state
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InvalidInputError(f"state['seed'] is no state of NumPy's {kind.__name__}: {error}") from error
+    generator.bit_generator.state = state
 
 
 def is_broken(gramian: Tensor) -> bool:
@@ -73,8 +76,7 @@ class SeededWeighting:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the generator to a saved state."""
-        if set(state) != {"seed"}:
-            raise InvalidInputError(f"state must have the entry 'seed' alone, got {sorted(state)}")
+        check_entries(state, ("seed",))
         load_generator(self.generator, state["seed"])
 
     def to(self, device: torch.device | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,8 @@ import mojd
 from mojd._checks import number
 from mojd.errors import InvalidInputError
 from mojd.torch._seeded import generator_from, is_broken, load_generator
-from mojd.torch._weighing import Weighed, weights_like
+from mojd.torch._states import check_entries, check_numbers
+from mojd.torch._weighing import Weighed, check_options, weights_like
 from mojd.torch.methods import GradientMethod
 
 
@@ -32,9 +34,7 @@ class GradVacWeighting:
 
     def __init__(self, *, seed: Any, beta: float = 0.5) -> None:
         self.generator = generator_from(seed)
-        self.beta = number(beta, "beta", "how fast the averages follow")
-        if not 0.0 <= self.beta <= 1.0:
-            raise InvalidInputError(f"beta must be a number in [0, 1], got {beta!r}")
+        self.beta = _beta_of(beta, "beta")
         self.cosines: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -70,19 +70,35 @@ class GradVacWeighting:
         return {"cosines": cosines, "beta": self.beta, "seed": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        if set(state) != {"cosines", "beta", "seed"}:
-            raise InvalidInputError(
-                f"state must have the entries 'cosines', 'beta' and 'seed', got {sorted(state)}"
-            )
+        """Go on from a state.
+
+        Raises
+        ------
+        InvalidTypeError, InvalidInputError
+            If it is no mapping, or an entry is missing, unknown or not what it should be. Nothing has changed
+            then.
+        """
+        check_entries(state, ("cosines", "beta", "seed"))
+        beta = _beta_of(state["beta"], "state['beta']")
+        cosines = state["cosines"]
+        if cosines is not None:
+            check_numbers(cosines, "cosines", "(K, K)", 2)
+            cosines = cosines.detach().to(torch.float64, copy=True)
         load_generator(self.generator, state["seed"])
-        self.beta = state["beta"]
-        self.cosines = None if state["cosines"] is None else state["cosines"].clone()
+        self.beta, self.cosines = beta, cosines
 
     def to(self, device: torch.device | str) -> None:
         """Move the averages."""
         if self.cosines is not None:
             self.cosines = self.cosines.to(device)
+
+
+def _beta_of(value: Any, name: str) -> float:
+    """Return a number in [0, 1]."""
+    beta = number(value, name, "how fast the averages follow")
+    if not 0.0 <= beta <= 1.0:
+        raise InvalidInputError(f"{name} must be a number in [0, 1], got {value!r}")
+    return beta
 
 
 class GradVac(GradientMethod):
@@ -109,7 +125,15 @@ class GradVac(GradientMethod):
     arXiv 2010.05874, Algorithm 1; formulas: :func:`mojd.gradvac`.
     """
 
-    def __init__(
-        self, params: Iterable[Any], *, seed: Any, beta: float = 0.5, process_group: Any = None
-    ) -> None:
-        super().__init__(params, GradVacWeighting(seed=seed, beta=beta), process_group=process_group)
+    def __init__(self, params: Iterable[Any], *args: Any, process_group: Any = None, **options: Any) -> None:
+        found = check_options(mojd.gradvac, args, options, hidden=("nonfinite",))
+        super().__init__(params, GradVacWeighting(**found), process_group=process_group)
+
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY),
+            inspect.Parameter("beta", inspect.Parameter.KEYWORD_ONLY, default=0.5),
+            inspect.Parameter("process_group", inspect.Parameter.KEYWORD_ONLY, default=None),
+        ]
+    )

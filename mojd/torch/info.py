@@ -111,9 +111,10 @@ class StepInfo:
     def status(self) -> Status | None:
         """How the step ended.
 
-        NONFINITE if there is NaN or infinity in the gradients. For methods with a quadratic programme, the
-        status of its solution: INFEASIBLE says that PCD's constraints contradict each other and were dropped.
-        None for other methods.
+        NONFINITE if there is NaN or infinity in the gradients, or in their Gramian: that of float32 gradients
+        overflows for norms above about 1e19 (and has all its digits from about 1e-18 on). For methods with a
+        quadratic programme, the status of its solution: INFEASIBLE says that PCD's constraints contradict
+        each other and were dropped. None for other methods.
         """
         if not self._is_finite:
             return Status.NONFINITE

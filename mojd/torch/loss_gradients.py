@@ -109,7 +109,8 @@ class LossGradients:
         ------
         InvalidTypeError, InvalidInputError
             If losses are no real scalars, none has a graph or reaches a parameter, their graph has been
-            freed, or their number differs from that of earlier ones. What was held stays as it was. On
+            freed, or their number or scale differs from that of earlier ones (two scales are compared on the
+            CPU only). What was held stays as it was. On
             several ranks: on all of them if one passes something else than the others; what none of the
             losses of any rank reaches is an error when gradients have been averaged.
 
@@ -119,7 +120,7 @@ class LossGradients:
         run. Those of DistributedDataParallel and ``register_post_accumulate_grad_hook`` don't, as nothing is
         accumulated into ``.grad`` here.
         """
-        values = self._checked(losses)
+        values = self._checked(losses, scale)
         last = max((index for index, loss in enumerate(values) if loss.requires_grad), default=-1)
         overlaps = is_last and not self.gradients and self._ranks.are_several
         fresh, pending = [], []
@@ -137,13 +138,14 @@ class LossGradients:
             self._held.merge(fresh)
         self._scale = scale
 
-    def _checked(self, losses: Any) -> tuple[Tensor, ...]:
+    def _checked(self, losses: Any, scale: Tensor | None) -> tuple[Tensor, ...]:
         """Return the losses; raise on all ranks if one can't go on."""
         values: tuple[Tensor, ...] = ()
         problem = None
         try:
             values = losses_of(losses, may_be_constants=self._ranks.are_several)
             self._check_count(len(values), "losses")
+            self._check_scale(scale)
         except (InvalidInputError, InvalidTypeError) as error:
             problem = error
         self._ranks.agree(values, problem)
@@ -188,13 +190,14 @@ class LossGradients:
         Raises
         ------
         InvalidTypeError, InvalidInputError
-            If a number, a shape, a dtype or a device does not fit.
+            If a number, a shape, a dtype, a device or the scale does not fit.
         """
         rows: list[Gradients] = []
         problem = None
         try:
             rows = rows_of(gradients, self.params)
             self._check_count(len(rows), "gradients")
+            self._check_scale(scale)
         except (InvalidInputError, InvalidTypeError) as error:
             problem = error
         self._ranks.agree_on_gradients(rows, problem)
@@ -210,6 +213,47 @@ class LossGradients:
             raise InvalidInputError(
                 f"{name} has {count} entries, but gradients of {len(self)} losses are held already; pass the "
                 "same losses of every micro-batch, a constant for one that is missing"
+            )
+
+    def check_held(self, scale: Tensor | None = None) -> None:
+        """Raise, on all ranks, unless every one of them holds gradients for a step without further losses.
+
+        Parameters
+        ----------
+        scale : scalar tensor, optional
+            That of what is held, if the caller knows of one.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing is held, what is held has another scale, or another rank has losses to add.
+        """
+        problem = None
+        try:
+            if not self.gradients:
+                raise InvalidInputError("there are no losses: pass losses, or call accumulate(losses) before")
+            if scale is not None:
+                self._check_scale(scale)
+        except InvalidInputError as error:
+            problem = error
+        self._ranks.agree((), problem)
+
+    def _check_scale(self, scale: Tensor | None) -> None:
+        """Raise if what is held has another scale; two are compared where nothing waits for it."""
+        held = self._scale
+        if not self.gradients or (held is None and scale is None):
+            return
+        advice = "pass the same scaler to every call of a step, and call scaler.update() after it only"
+        if held is None or scale is None:
+            one, other = ("not scaled", "are") if held is None else ("scaled", "are not")
+            raise InvalidInputError(
+                f"the gradients that are held are {one}, and those to be added {other}: {advice}"
+            )
+        on_host = held.device.type == scale.device.type == "cpu"
+        if on_host and float(held) != float(scale):
+            raise InvalidInputError(
+                f"the gradients that are held have the scale {float(held):g}, and those to be added "
+                f"{float(scale):g}: {advice}"
             )
 
     def _average(self) -> None:
@@ -245,7 +289,8 @@ class LossGradients:
         cache. On the CPU, up to 12 gradients take dot products in their own precision (float32 for half
         precision), added up in float64; more take matrix products in float64, as on devices. The relative
         error, against √(G_kk·G_ll), is some 1e-7 in float32 and 1e-15 in float64. Squares of entries below
-        1e-19 are lost in float32. Memory: some pieces, 1 MiB on the CPU, up to 64 MiB each on devices.
+        1e-19 are lost in float32, and norms above 1.8e19 overflow.
+        Memory: some pieces, 1 MiB on the CPU, up to 64 MiB each on devices.
         Nothing waits for a device.
         """
         self._require("gramian()")

@@ -70,7 +70,10 @@ def backward(
     NaN or infinity in any gradient makes all weights NaN, and so all of what is written, for a scaler to skip
     the step; nothing is raised. Parameters that no loss reaches keep their ``.grad``. Cost: K backward
     passes; reading each gradient twice; K² numbers. Memory: K gradients at a time. What runs when autograd
-    accumulates into ``.grad`` (DistributedDataParallel, post-accumulate-grad hooks) does not run.
+    accumulates into ``.grad`` (DistributedDataParallel, post-accumulate-grad hooks) does not run. The Gramian
+    of float32 gradients is float32 too. It has all its digits for norms between about 1e-18 and 1e19, loses
+    them below, to be 0 before 1e-23, and overflows above, which counts as infinity: keep the losses within,
+    or parameters in float64.
 
     References
     ----------

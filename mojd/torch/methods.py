@@ -7,7 +7,7 @@ made from the registry: a new method needs one line here.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 import mojd
-from mojd.torch._inputs import parameters_of
+from mojd.torch._inputs import a_type, parameters_of
 from mojd.torch._seeded import SeededWeighting
 from mojd.torch._weighing import StatefulWeighting, check_options, checked
 from mojd.torch.info import StepInfo
 from mojd.torch.loss_gradients import LossGradients
 from mojd.torch.losses import apply, scale_of
 from mojd.weightings import get_method
+
+# Options of functions that objects do not have.
+_HIDDEN = ("nonfinite",)
 
 
 class GradientMethod:
@@ -77,7 +80,7 @@ class GradientMethod:
 
     def backward(
         self,
-        losses: Sequence[Tensor] | Tensor,
+        losses: Sequence[Tensor] | Tensor | None = None,
         *,
         scaler: torch.amp.GradScaler | None = None,
         retain_graph: bool = False,
@@ -87,7 +90,8 @@ class GradientMethod:
         Parameters
         ----------
         losses, scaler, retain_graph
-            As for :func:`mojd.torch.backward`.
+            As for :func:`mojd.torch.backward`. Losses may be left out after :meth:`accumulate`, on all ranks
+            then.
 
         Returns
         -------
@@ -96,10 +100,15 @@ class GradientMethod:
         Raises
         ------
         InvalidTypeError, InvalidInputError
-            As :func:`mojd.torch.backward`. What has been accumulated is lost then.
+            As :func:`mojd.torch.backward`; or if there are no losses and nothing has been accumulated. What
+            has been accumulated is lost then.
         """
         try:
-            held = self._add(losses, scaler, retain_graph, is_last=True)
+            held = (
+                self._accumulated(scaler)
+                if losses is None
+                else self._add(losses, scaler, retain_graph, is_last=True)
+            )
             return apply(held, self.weighting, self._info, held.shared)
         finally:
             self._held = None
@@ -120,7 +129,7 @@ class GradientMethod:
         Parameters
         ----------
         losses, scaler, retain_graph
-            As for :func:`mojd.torch.backward`. Every micro-batch has the same K losses.
+            As for :func:`mojd.torch.backward`. Every micro-batch has the same K losses, and the same scaler.
         """
         self._held = self._add(losses, scaler, retain_graph, is_last=False)
 
@@ -160,6 +169,12 @@ class GradientMethod:
     def _holder(self) -> LossGradients:
         return LossGradients(self.params, self.process_group) if self._held is None else self._held
 
+    def _accumulated(self, scaler: Any) -> LossGradients:
+        """Return what is held, for a step without further losses."""
+        held = self._holder()
+        held.check_held(scale_of(scaler, held.params[0].device))
+        return held
+
     def _add(self, losses: Any, scaler: Any, retain_graph: bool, is_last: bool) -> LossGradients:
         held = self._holder()
         scale = scale_of(scaler, held.params[0].device)
@@ -180,9 +195,11 @@ class GradientMethod:
 
         Raises
         ------
-        InvalidInputError
-            If it is the state of something else.
+        InvalidTypeError, InvalidInputError
+            If it is no mapping, or the state of something else. Nothing has changed then.
         """
+        if not isinstance(state, Mapping):
+            raise mojd.InvalidTypeError(f"state is {a_type(state)}; pass the dict that state_dict() returned")
         if _has_state(self.weighting):
             self.weighting.load_state_dict(state)
         elif state:
@@ -229,7 +246,7 @@ class RegisteredMethod(GradientMethod):
     params : iterable of tensors, or of parameter groups
         What is to be trained.
     *args, **options
-        The options of the function.
+        The options of the function, but for ``nonfinite``: NaN is written, and nothing is raised.
     process_group : torch.distributed.ProcessGroup, optional
         As for :class:`GradientMethod`.
     """
@@ -238,7 +255,7 @@ class RegisteredMethod(GradientMethod):
 
     def __init__(self, params: Iterable[Any], *args: Any, process_group: Any = None, **options: Any) -> None:
         function = getattr(mojd, self._name)
-        found = check_options(function, args, options)
+        found = check_options(function, args, options, hidden=_HIDDEN)
         stochastic = get_method(self._name).is_stochastic
         weighting = SeededWeighting(function, **found) if stochastic else partial(function, **found)
         super().__init__(params, weighting, process_group=process_group)
@@ -260,7 +277,7 @@ def front_end(name: str) -> type[RegisteredMethod]:
     """
     method = get_method(name)
     function = getattr(mojd, name)
-    accepted = list(inspect.signature(function).parameters.values())[1:]
+    accepted = [p for p in list(inspect.signature(function).parameters.values())[1:] if p.name not in _HIDDEN]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     last = inspect.Parameter("process_group", inspect.Parameter.KEYWORD_ONLY, default=None)
     doc = f"""Follow {method.title}: {method.summary}.
@@ -270,7 +287,7 @@ def front_end(name: str) -> type[RegisteredMethod]:
     params : iterable of tensors, or of parameter groups
         What is to be trained.
     *args, **options
-        The options of :func:`mojd.{name}`, in its order or by name.
+        The options of :func:`mojd.{name}`, in its order or by name, but for ``nonfinite``: NaN is written.
     process_group : torch.distributed.ProcessGroup, optional
         As for :func:`mojd.torch.backward`.
 

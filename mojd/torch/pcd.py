@@ -153,7 +153,7 @@ class PCD(GradientMethod):
 
     def backward(
         self,
-        losses: Sequence[Tensor] | Tensor,
+        losses: Sequence[Tensor] | Tensor | None = None,
         *,
         scaler: torch.amp.GradScaler | None = None,
         retain_graph: bool = False,

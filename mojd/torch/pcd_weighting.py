@@ -14,7 +14,8 @@ from torch import Tensor
 import mojd
 from mojd._arrays import as_array, to_host
 from mojd._checks import check_tau, number
-from mojd.errors import InvalidInputError
+from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.torch._states import check_entries, check_numbers, steps_of
 from mojd.torch._weighing import Weighed, weights_like
 
 _STATE = ("tau", "beta", "eps", "rescale", "mean_square", "steps")
@@ -91,6 +92,8 @@ class PCDWeighting:
             raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
         if not 0.0 <= self.eps < math.inf:
             raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
+        if not isinstance(rescale, bool | np.bool_):
+            raise InvalidTypeError(f"rescale must be True or False, got {rescale!r}")
         self.rescale = bool(rescale)
         self.mean_square: Tensor | None = None
         self.steps = torch.zeros((), dtype=torch.int64)
@@ -139,17 +142,39 @@ class PCDWeighting:
 
         Raises
         ------
-        InvalidInputError
-            If an entry is missing, or there is one too many.
+        InvalidTypeError, InvalidInputError
+            If it is no mapping, or an entry is missing, unknown or not what it should be. Nothing has changed
+            then.
         """
-        if set(state) != set(_STATE):
-            given = ", ".join(map(str, state))
+        check_entries(state, _STATE)
+        try:
+            options = type(self)(*(state[name] for name in ("tau", "beta", "eps", "rescale")))
+        except (InvalidInputError, InvalidTypeError) as error:
+            raise type(error)(f"state has an option that PCD does not take: {error}") from error
+        mean_square, steps = state["mean_square"], steps_of(state["steps"])
+        if mean_square is not None:
+            check_numbers(mean_square, "mean_square", "(K,)", 1)
+            mean_square = mean_square.detach().to(torch.float64, copy=True)
+        self._check_average(mean_square, steps, options.tau)
+        self.tau, self.beta, self.eps, self.rescale = options.tau, options.beta, options.eps, options.rescale
+        self.mean_square, self.steps = mean_square, steps
+
+    @staticmethod
+    def _check_average(mean_square: Tensor | None, steps: Tensor, tau: float | Tensor) -> None:
+        """Raise unless an average goes with the other entries of its state."""
+        if mean_square is None:
+            if not steps.is_meta and int(steps) > 0:
+                raise InvalidInputError(
+                    f"state['mean_square'] is None, but state['steps'] is {int(steps)}: it is their average"
+                )
+            return
+        if not mean_square.is_meta and bool((mean_square < 0).any()):
+            raise InvalidInputError("state['mean_square'] has a negative entry; it is an average of squares")
+        if isinstance(tau, Tensor) and len(tau) != len(mean_square) - 1:
             raise InvalidInputError(
-                f"state must have the entries {', '.join(_STATE)}, from state_dict(); got {given}"
+                f"state['mean_square'] has {len(mean_square)} entries and state['tau'] {len(tau)}: there "
+                "must be one less, as the primary has none"
             )
-        for name in _STATE:
-            value = state[name]
-            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
 
     def to(self, device: torch.device | str) -> None:
         """Move the state."""

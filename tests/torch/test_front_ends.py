@@ -68,7 +68,7 @@ class TestClasses:
 
     def test_signatures_show_the_options(self) -> None:
         parameters = inspect.signature(mojd.torch.CAGrad).parameters
-        assert list(parameters) == ["params", "c", "nonfinite", "process_group"]
+        assert list(parameters) == ["params", "c", "process_group"]
         assert parameters["c"].default == 0.5
 
     @pytest.mark.parametrize(

@@ -332,13 +332,13 @@ class TestErrors:
         [
             (lambda m: m, mojd.InvalidTypeError, r"params is a module; .*model.parameters\(\)"),
             (lambda m: m.weight, mojd.InvalidTypeError, r"one tensor of shape \(2, 3\); pass a list"),
-            (lambda m: m.state_dict(), mojd.InvalidTypeError, "params is a OrderedDict"),
+            (lambda m: m.state_dict(), mojd.InvalidTypeError, "params is an OrderedDict"),
             (
                 lambda m: m.named_parameters(),
                 mojd.InvalidTypeError,
                 r"params\[0\] is a tuple.*named_parameters",
             ),
-            (lambda m: [m.weight, 3], mojd.InvalidTypeError, r"params\[1\] is a int, not a tensor"),
+            (lambda m: [m.weight, 3], mojd.InvalidTypeError, r"params\[1\] is an int, not a tensor"),
             (lambda m: iter(()), mojd.InvalidInputError, "params is empty; .*call it again"),
             (lambda m: [m.weight * 2], mojd.InvalidInputError, r"params\[0\] of shape \(2, 3\) is computed"),
             (
@@ -365,8 +365,8 @@ class TestErrors:
         ("weighting", "kind", "message"),
         [
             ("upgrd", mojd.InvalidInputError, "did you mean 'upgrad'"),
-            (3, mojd.InvalidTypeError, "got 3: pass such as mojd.upgrad"),
-            (mojd.torch.UPGrad, mojd.InvalidTypeError, "pass an instance of it"),
+            (3, mojd.InvalidTypeError, "got 3: pass a function such as mojd.upgrad"),
+            (mojd.torch.PCDWeighting, mojd.InvalidTypeError, "pass an instance of it"),
             (mojd.famo, mojd.InvalidInputError, "'famo' needs more than the Gramian"),
             (mojd.graddrop, mojd.InvalidInputError, "'graddrop' needs more than the Gramian"),
             ("gradvac", mojd.InvalidInputError, "use mojd.torch.GradVac"),

@@ -323,7 +323,7 @@ class TestState:
             (lambda p: PCD([p], beta=torch.ones(2)), "beta must be a number"),  # type: ignore[arg-type]
             (lambda p: PCD([p], eps=-1.0), "eps must be finite and not negative"),
             (lambda p: run(PCD([p], tau=[0.1, 0.2]), PAPER), "tau has 2 entries for 1 secondaries"),
-            (lambda p: PCD([p]).load_state_dict({"tau": 0.1}), "must have the entries tau, beta"),
+            (lambda p: PCD([p]).load_state_dict({"tau": 0.1}), "must have the entries 'tau', 'beta'"),
             (lambda p: PCD(p), "one tensor of shape"),
         ],
     )

@@ -151,6 +151,26 @@ def micro_batches_are_averaged_once() -> None:
 
 
 @case(2)
+def steps_without_further_losses() -> None:
+    for setup in setups():
+        upgrad = mojd.torch.UPGrad(setup.params, process_group=setup.group)
+        upgrad.accumulate(setup.losses(2))
+        info = upgrad.backward()
+        check_step(setup.reference(2), (info.gramian, info.weights), setup.params)
+
+
+@case(2)
+def losses_on_one_rank_only_in_the_last_call() -> None:
+    """An error on both, and no rank that waits for the other."""
+    setup = Setup("replicas")
+    upgrad = mojd.torch.UPGrad(setup.params, process_group=setup.group)
+    upgrad.accumulate(setup.losses(2))
+    with pytest.raises(InvalidInputError):
+        upgrad.backward(setup.losses(5) if dist.get_rank() else None)
+    assert all(param.grad is None for param in setup.params)
+
+
+@case(2)
 def gramians_between_micro_batches() -> None:
     """What was averaged is averaged again with what comes later, and stays what it was."""
     setup = Setup("replicas")
