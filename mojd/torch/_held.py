@@ -64,5 +64,9 @@ class HeldGradients:
             for row in self.rows:
                 row[index] = None
             target = None if param.grad is None else local_part(param.grad, param)
+            if target is not None and any(part.data_ptr() == target.data_ptr() for part in parts):
+                target = (
+                    target.clone()
+                )  # given as a gradient of a loss, it is not to change before it is read
             owns_first = (losses[0], index) in self._owned
             yield param, WeightedSum(own_part(param), parts, losses, target, owns_first)

@@ -129,7 +129,10 @@ class PCDWeighting:
         )
         function = partial(mojd.pcd, tau=self.tau, scales=scales, rescale=self.rescale, nonfinite="propagate")
         weights = weights_like(function(gramian), gramian)
-        self.mean_square, self.steps = mean_square, steps
+        is_first = self.mean_square is None and gramian.device.type == "cpu"
+        # On a device nobody waits to see whether a first step was broken: there the average starts at 0.
+        if not is_first or bool(torch.isfinite(gramian).all()):
+            self.mean_square, self.steps = mean_square, steps
         return Weighed(weights, function)
 
     def state_dict(self) -> dict[str, Any]:

@@ -344,3 +344,13 @@ class TestState:
             gramian = factor**2 * PAPER @ PAPER.T
             assert torch.equal(weighting(gramian), run(pcd, factor * PAPER).weights)
         assert same(weighting.state_dict(), pcd.weighting.state_dict())
+
+
+def test_a_first_step_that_is_not_finite_leaves_no_trace() -> None:
+    p = nn.Parameter(torch.ones(3))
+    pcd = mojd.torch.PCD([p])
+    before = pcd.state_dict()
+    pcd.backward([p.sum() * float("nan"), p.square().sum()])
+    assert repr(pcd.state_dict()) == repr(before)
+    p.grad = None
+    pcd.backward([p.sum(), p.square().sum(), p.sin().sum()])  # another number of losses is still possible
