@@ -18,7 +18,7 @@ from mojd.torch._groups import broadcast, check_devices, group_of
 from mojd.torch.distributed import gather_rows, sum_gradients
 from mojd.torch.examples.alike import Form, alike, common_form, form_of
 from mojd.torch.examples.factors import products
-from mojd.torch.examples.gradients import PerExampleGradients, add_to_grads
+from mojd.torch.examples.gradients import JointGradients, PerExampleGradients, add_to_grads
 
 
 def check_replica(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -202,11 +202,7 @@ class GradientsOverRanks:
         """
         check_rows(weights, sum(self._sizes), "weights", "one per loss of all ranks")
         own = torch.split(weights, self._sizes)[dist.get_rank(self._process_group)]
-        pieces = torch.split(own, [part.size for part in self._parts]) if self._parts else ()
-        totals: dict[str, Tensor] = {}
-        for part, piece in zip(self._parts, pieces, strict=True):
-            for name, gradient in part.weighted(piece).items():
-                totals[name] = totals[name] + gradient if name in totals else gradient
+        totals = JointGradients(self._parts).weighted(own)
         local = [
             totals[name] if name in totals else torch.zeros_like(self._parameters[name])
             for name in self._forms
