@@ -32,7 +32,8 @@ def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterat
     for edge in edges:
         outputs.setdefault(edge.node, []).append(edge)
     needs_graph = retain_graph or any(
-        not is_a_rearrangement(graph, use.target) or not _has_rule(graph, use, outputs) for use in plan.uses
+        not is_a_rearrangement(graph, use.target) or not _is_ruled(graph, use, plan, outputs)
+        for use in plan.uses
     )
     raw = _cotangents(losses, graph, edges, needs_graph)
     size = len(losses)
@@ -40,18 +41,21 @@ def read(losses: Tensor, graph: Graph, plan: Plan, retain_graph: bool) -> Iterat
     for use in plan.uses:
         node = graph.nodes[use.node]
         shape = graph.shape(use.target)
-        factor = None
-        if _has_rule(graph, use, outputs) and not raw[Edge(use.node, 0)][0].is_complex():
-            rule = RULES[node.name()]
-            factor = rule(saved[use.node], use.position, cotangents[Edge(use.node, 0)], shape)
-        if factor is None:
+        if _is_ruled(graph, use, plan, outputs):
+            rule, cotangent = RULES[node.name()], cotangents[Edge(use.node, 0)]
+            yield use.target, rule.gradients(saved[use.node], use.position, cotangent, shape)
+        else:
             own = {edge.output: cotangents[edge] for edge in outputs[use.node]}
-            factor = one_by_one(node, use.position, own, shape)
-        yield use.target, factor
+            yield use.target, one_by_one(node, use.position, own, shape)
 
 
-def _has_rule(graph: Graph, use: Use, outputs: dict[int, list[Edge]]) -> bool:
-    return graph.nodes[use.node].name() in RULES and outputs[use.node] == [Edge(use.node, 0)]
+def _is_ruled(graph: Graph, use: Use, plan: Plan, outputs: dict[int, list[Edge]]) -> bool:
+    """Whether there is a rule for a use, which needs no more of the graph than what was saved."""
+    node, edge = graph.nodes[use.node], Edge(use.node, 0)
+    rule = RULES.get(node.name())
+    if rule is None or outputs[use.node] != [edge] or node._input_metadata[0].dtype.is_complex:
+        return False
+    return rule.suits(use.position, plan.layouts[edge], graph.shape(edge), graph.shape(use.target))
 
 
 def _saved(node: Node) -> Any:

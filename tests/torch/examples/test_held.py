@@ -147,3 +147,28 @@ def test_outputs_without_elements() -> None:
     losses = losses_of(module, x) + module(x)[:, :0].sum(1)
     J = jacobian(module, losses)
     torch.testing.assert_close(mojd.torch.Engine(module).gramian(losses), J @ J.T, rtol=1e-12, atol=1e-12)
+
+
+class OwnRows(nn.Module):
+    """A parameter with a row for each example, and what comes before it in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.rows = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x).tanh() * self.rows
+        return out.tanh()
+
+
+def test_a_rule_that_does_not_suit_needs_the_graph() -> None:
+    """The backward pass frees the graph, unless a parameter is used in a way that no rule is for."""
+    torch.manual_seed(0)
+    module, x = OwnRows().double(), torch.randn(5, 3, dtype=torch.float64)
+    engine = mojd.torch.Engine(module)
+    for _ in range(2):
+        losses = losses_of(module, x)
+        J = jacobian(module, losses)
+        info = engine.backward(losses)
+        torch.testing.assert_close(info.gramian, J @ J.T, rtol=1e-12, atol=1e-12)

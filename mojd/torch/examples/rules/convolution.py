@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mojd.torch.examples.cotangent import Cotangent
 from mojd.torch.examples.factors import Dense, Factor, Outer, in_single_precision
 from mojd.torch.examples.graph import Node
-from mojd.torch.examples.layout import examples_first
-from mojd.torch.examples.rules.elementwise import over_channels
+from mojd.torch.examples.layout import Layout, examples_first
+from mojd.torch.examples.rules.elementwise import over_channels, suits_channels
 
 # Below this many input channels per group, a matrix product with copied patches is faster than the library's
 # convolutions.
@@ -28,14 +28,12 @@ class Geometry(NamedTuple):
     groups: int
 
 
-def convolution(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor | None:
+def convolution(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor:
     """Return the gradients of weight (position 1) or bias (2).
 
     The gradient of the weight of a convolution is the sum over output places of the gradient there, times
     the patch of the input that the place sees. A transposed convolution exchanges inputs and outputs.
     """
-    if cotangent.layout.axis != 0 or position == 0:
-        return None
     if position == 2:
         return over_channels(cotangent.raw, cotangent, shape)
     geometry = Geometry(
@@ -53,6 +51,13 @@ def convolution(node: Node, position: int, cotangent: Cotangent, shape: torch.Si
     ):
         return _by_patches(node._saved_input, cotangent, shape, geometry)
     return Dense(_by_groups(node._saved_input, cotangent, shape, geometry))
+
+
+def suits(position: int, layout: Layout, output: torch.Size, shape: torch.Size) -> bool:
+    """Whether the examples are images, and the tensor is the weight or the bias."""
+    if position == 2:
+        return suits_channels(position, layout, output, shape)
+    return layout.axis == 0 and position == 1
 
 
 def _by_patches(inputs: Tensor, cotangent: Cotangent, shape: torch.Size, geometry: Geometry) -> Outer:

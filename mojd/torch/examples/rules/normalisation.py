@@ -11,7 +11,7 @@ from mojd.torch.examples.graph import Node
 from mojd.torch.examples.rules.elementwise import broadcast, over_channels
 
 
-def layer_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor | None:
+def layer_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor:
     """Return the gradients of weight (position 1) or bias (2) over the last axes."""
     if position == 2:
         return broadcast(cotangent.raw, cotangent, shape)
@@ -19,7 +19,7 @@ def layer_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Siz
     return broadcast([tensor * normalised for tensor in cotangent.raw], cotangent, shape)
 
 
-def group_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor | None:
+def group_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor:
     """Return the gradients of weight (position 1) or bias (2) over the channels."""
     if position == 2:
         return over_channels(cotangent.raw, cotangent, shape)
@@ -32,7 +32,7 @@ def group_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Siz
     return over_channels([tensor * normalised for tensor in cotangent.raw], cotangent, shape)
 
 
-def batch_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor | None:
+def batch_norm(node: Node, position: int, cotangent: Cotangent, shape: torch.Size) -> Factor:
     """Return the gradients of weight (position 1) or bias (2) over the channels."""
     if position == 2:
         return over_channels(cotangent.raw, cotangent, shape)
