@@ -39,6 +39,11 @@ def _cupy_array(array: Array) -> bool:
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether `value` is an array that JAX traces, in jit, vmap or grad: it has a shape and no numbers."""
+    return _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer)
+
+
 def _jax_platform(array: Array) -> str:
     return str(next(iter(array.devices())).platform)
 
@@ -51,7 +56,7 @@ def is_array(value: Any) -> bool:
 
 
 def is_on_device(array: Array) -> bool:
-    """Whether `array` lives where the CPU kernels can't see it."""
+    """Whether `array` lives where the CPU kernels can't see it; traced values live nowhere yet."""
     if isinstance(array, np.ndarray):
         return False
     if _torch_tensor(array):
@@ -59,7 +64,7 @@ def is_on_device(array: Array) -> bool:
     if _cupy_array(array):
         return True
     if _jax_array(array):
-        return _jax_platform(array) != "cpu"
+        return is_traced(array) or _jax_platform(array) != "cpu"
     return "CPU" not in str(getattr(array, "device", "CPU")).upper()
 
 
@@ -137,7 +142,7 @@ def as_array(value: Any, name: str) -> Array:
     Raises
     ------
     InvalidTypeError
-        If it holds anything else, or is a traced value of JAX.
+        If it holds anything else.
     """
     if not is_array(value):
         value = _from_sequence(value, name)
@@ -148,11 +153,6 @@ def as_array(value: Any, name: str) -> Array:
         )
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
-    if _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer):
-        raise InvalidTypeError(
-            f"{name} is a traced JAX value of shape {tuple(value.shape)}: mojd needs concrete arrays, so "
-            "call it outside of jit, vmap and grad"
-        )
     kind = dtype_name(value)
     if kind not in _FLOATS and not kind.startswith(("int", "uint")):
         shape = tuple(value.shape)
@@ -172,6 +172,11 @@ def to_numpy(array: Array) -> NDArray[Any]:
         if dtype_name(array) == "bfloat16":
             array = array.double()
         return np.asarray(array.numpy())
+    if is_traced(array):
+        raise InvalidTypeError(
+            f"a traced JAX value of shape {tuple(array.shape)} has no numbers yet, and this needs them: "
+            "call it outside of jit, vmap and grad"
+        )
     if _jax_array(array):
         return np.asarray(array)
     return np.from_dlpack(array)
@@ -220,6 +225,11 @@ def device_float64(array: Array) -> Array:
     """Convert an array to float64 where it is, through its own namespace."""
     xp = namespace(array)
     return xp.astype(array, xp.float64)
+
+
+def device_of(array: Array) -> Any:
+    """Return the device on which to make arrays beside `array`; None for traced values, which have none."""
+    return None if is_traced(array) else array.device
 
 
 def namespace(array: Array) -> Any:

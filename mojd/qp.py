@@ -20,6 +20,7 @@ from mojd._arrays import (
     device_float64,
     is_array,
     is_on_device,
+    is_traced,
     namespace,
     precision_of,
     restore,
@@ -106,7 +107,7 @@ class NNQP:
         self.linear = as_array(linear, "linear")
         self.size = int(self.gramian.shape[-1])
         check_rows(self.linear, self.size, "linear", f"as the gramian is {self.size} x {self.size}")
-        if is_on_device(self.gramian) != is_on_device(self.linear):
+        if is_on_device(self.gramian) != is_on_device(self.linear) and not self.is_traced:
             raise InvalidInputError(
                 f"gramian is on {getattr(self.gramian, 'device', 'the CPU')} but linear on "
                 f"{getattr(self.linear, 'device', 'the CPU')}; move them to one device"
@@ -117,6 +118,11 @@ class NNQP:
         self.precision = precision_of(self.gramian)
         self.is_plain = False
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether JAX traces one of the arrays."""
+        return is_traced(self.gramian) or is_traced(self.linear)
+
     def __repr__(self) -> str:
         """Show the shapes, not the numbers."""
         return f"NNQP(size={self.size}, batch_shape={self.batch_shape}, {type(self.gramian).__name__})"
@@ -126,9 +132,12 @@ class NNQP:
 
         The trailing batch axes along which G does not vary become R.
         """
-        if is_on_device(self.gramian):
+        if self.is_traced:
+            xp: Any = namespace(self.gramian if is_traced(self.gramian) else self.linear)
+            gramian, linear = xp.asarray(self.gramian, xp.float64), xp.asarray(self.linear, xp.float64)
+        elif is_on_device(self.gramian):
             gramian, linear = device_float64(self.gramian), device_float64(self.linear)
-            xp: Any = namespace(gramian)
+            xp = namespace(gramian)
         else:
             gramian, linear, xp = to_float64(self.gramian), to_float64(self.linear), np
         own = (1,) * (len(self.batch_shape) - gramian.ndim + 2) + tuple(gramian.shape[:-2])
@@ -205,7 +214,7 @@ class Solution:
         """The status of each problem; a :class:`Status` if there is one problem."""
         if isinstance(self._status, int):
             return Status(self._status)
-        if not self.problem.batch_shape:
+        if not self.problem.batch_shape and not self.problem.is_traced:
             return Status(int(self._namespace.reshape(self._status, ())))
         return restore(self._shaped(self._status), self.problem.gramian)
 
@@ -214,7 +223,7 @@ class Solution:
         """The number of iterations of each problem."""
         if isinstance(self._iterations, int):
             return self._iterations
-        if not self.problem.batch_shape:
+        if not self.problem.batch_shape and not self.problem.is_traced:
             return int(self._namespace.reshape(self._iterations, ()))
         return restore(self._shaped(self._iterations), self.problem.gramian)
 
@@ -222,6 +231,14 @@ class Solution:
     def _namespace(self) -> Any:
         raw = self._raw_x
         return np if isinstance(raw, np.ndarray) else namespace(raw)
+
+    @property
+    def iteration_counts(self) -> Array:
+        """The numbers of iterations as an array (...) whatever their number, NumPy's unless on a device."""
+        counts = self._iterations
+        if isinstance(counts, int):
+            counts = np.full((1, 1), counts, np.int32)
+        return self._namespace.reshape(counts, self.problem.batch_shape)
 
     @property
     def codes(self) -> Array:

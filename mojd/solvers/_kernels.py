@@ -26,21 +26,30 @@ def _drop_stale_cache() -> None:
     drop_stale_cache()
 
 
+def _compiled(module: str, name: str) -> Any:
+    """Return an entry point, compiled or loaded from the cache."""
+    from mojd.kernels import is_cached
+
+    _drop_stale_cache()
+    if sys.stderr.isatty() and not is_cached(module, name):
+        print(f"mojd: compiling {name}, once after each installation...", file=sys.stderr)
+    return getattr(importlib.import_module(f"mojd.kernels.{module}"), name)
+
+
 def _load(module: str, name: str) -> Callable[..., Any]:
     """Return the machine code of an entry point.
 
     It is called directly, without numba's dispatch on the types of arguments, which costs as much as
     a small problem: callers must pass exactly what the entry point's signature says.
     """
-    from mojd.kernels import is_cached
-
-    _drop_stale_cache()
-    if sys.stderr.isatty() and not is_cached(module, name):
-        print(f"mojd: compiling {name}, once after each installation...", file=sys.stderr)
-    dispatcher = getattr(importlib.import_module(f"mojd.kernels.{module}"), name)
-    (compiled,) = dispatcher.overloads.values()
+    (compiled,) = _compiled(module, name).overloads.values()
     code: Callable[..., Any] = compiled.entry_point
     return code
+
+
+def handler_address() -> int:
+    """Return where the machine code of :func:`mojd.kernels.xla_handler.solve_nnqp` is."""
+    return int(_compiled("xla_handler", "solve_nnqp").address)
 
 
 class Kernels:
@@ -96,6 +105,12 @@ def _sizes(name: str, K: int) -> Any:
     from mojd.kernels import workspace
 
     return getattr(workspace, name)(K)
+
+
+def handler_sizes(K: int) -> tuple[int, int]:
+    """Return the floats and integers that :func:`mojd.kernels.xla_handler.solve_nnqp` needs."""
+    sizes = _sizes("batch_sizes", K), _sizes("scalar_sizes", K)
+    return max(floats for floats, _ in sizes), max(integers for _, integers in sizes)
 
 
 def _workspace(name: str, make: Callable[[int], tuple[Any, ...]], K: int) -> tuple[Any, ...]:

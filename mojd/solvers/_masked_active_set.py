@@ -1,6 +1,6 @@
 """The finite active set of :mod:`mojd.kernels.active_set` for many problems at once, with masks.
 
-One call of :func:`_step` lets at most one index leave or join the passive set of every problem that
+One call of :func:`step` lets at most one index leave or join the passive set of every problem that
 is still running. Problems that are finished are carried along unchanged.
 """
 
@@ -207,7 +207,7 @@ def _enter(batch: Batch, state: State, x: Array, slope: Array, found: Probe, tri
     )
 
 
-def _step(batch: Batch, state: State) -> State:
+def step(batch: Batch, state: State) -> State:
     """Let one index leave or join wherever the status is UNSETTLED."""
     xp, inverse, running = batch.xp, state.inverse, state.status == UNSETTLED
     midway = running & xp.any(state.entering, axis=-1)
@@ -248,16 +248,11 @@ def _step(batch: Batch, state: State) -> State:
     )
 
 
-def active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State:
-    """Solve the problems that are not `finished` (N,), from x ≥ 0 (N, K) on `passive` (N, K)."""
+def begin(batch: Batch, inverse: Inverse, x: Array, finished: Array) -> State:
+    """Return where problems stand that begin at x ≥ 0 (N, K), 0 outside of the passive sets."""
     xp, zeros = batch.xp, batch.xp.zeros_like(x[:, 0])
-    code = xp.zeros_like(zeros, dtype=xp.int8)
-    nothing = xp.zeros_like(passive)
-    start = passive & (x > 0)
-    # What block pivoting left of the inverse may have been through much worse passive sets.
-    inverse = move_to(batch, empty_inverse(batch), start, 0, int(xp.max(count_true(xp, start))))
-    x = keep(xp, inverse.passive, x)
-    state = State(
+    code, nothing = xp.zeros_like(zeros, dtype=xp.int8), xp.zeros_like(inverse.passive)
+    return State(
         inverse=inverse,
         x=x,
         status=xp.where(finished, code + OPTIMAL, code + UNSETTLED),
@@ -270,14 +265,36 @@ def active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State
         origin=inverse,
         origin_x=x,
     )
-    # The hard problems of the tests take fewer than 2·K steps.
-    for _ in range(10 * x.shape[-1] + 100):
-        running = state.status == UNSETTLED
-        worn = running & (state.inverse.drift > DRIFT)
-        to_do = int(xp.max(xp.astype(running, xp.int32) + xp.astype(worn, xp.int32)))
+
+
+def most_steps(size: int) -> int:
+    """Return after how many steps a problem is given up; the hard ones of the tests take fewer than 2·K."""
+    return 10 * size + 100
+
+
+def is_worn(state: State) -> Array:
+    """Whether the inverse of a problem that is still running needs polishing, shape (N,)."""
+    return (state.status == UNSETTLED) & (state.inverse.drift > DRIFT)
+
+
+def give_up(xp: Any, status: Array) -> Array:
+    """Return the statuses after the last step: MAX_ITER for what is still running."""
+    return xp.where(status == UNSETTLED, xp.full_like(status, MAX_ITER), status)
+
+
+def active_set(batch: Batch, passive: Array, x: Array, finished: Array) -> State:
+    """Solve the problems that are not `finished` (N,), from x ≥ 0 (N, K) on `passive` (N, K)."""
+    xp = batch.xp
+    start = passive & (x > 0)
+    # What block pivoting left of the inverse may have been through much worse passive sets.
+    inverse = move_to(batch, empty_inverse(batch), start, 0, int(xp.max(count_true(xp, start))))
+    state = begin(batch, inverse, keep(xp, inverse.passive, x), finished)
+    for _ in range(most_steps(x.shape[-1])):
+        running = xp.astype(state.status == UNSETTLED, xp.int32)
+        to_do = int(xp.max(running + xp.astype(is_worn(state), xp.int32)))
         if to_do == 0:
             return state
         if to_do == 2:
             state = state._replace(inverse=polish(batch, state.inverse))
-        state = _step(batch, state)
-    return state._replace(status=xp.where(state.status == UNSETTLED, code + MAX_ITER, state.status))
+        state = step(batch, state)
+    return state._replace(status=give_up(xp, state.status))

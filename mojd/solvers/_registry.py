@@ -72,6 +72,8 @@ class Solver:
         Whether it solves the hard families of the contract tests to rounding.
     checks_values : bool
         Whether it looks for NaN and for what is no Gramian itself and reports a status for it.
+    traceable : bool
+        Whether it takes traced values of JAX.
     prepare : callable
         Loads or compiles what the solver needs at any K, so that the comparison need not time that.
     """
@@ -87,6 +89,7 @@ class Solver:
     any_device: bool = False
     exact: bool = False
     checks_values: bool = False
+    traceable: bool = False
     prepare: Callable[[], object] = _nothing
 
     def is_available(self) -> bool:

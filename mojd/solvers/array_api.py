@@ -14,6 +14,7 @@ has kernels for such devices. The active set runs on the few problems that need 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,10 +191,16 @@ def solve_scaled(batch: Batch) -> tuple[Array, Array, Array]:
     return x, xp.where(unbounded, xp.full_like(status, INFEASIBLE), status), iterations
 
 
-def solve_chunk(xp: Any, gramian: Array, linear: Array, precision: Precision) -> RawSolution:
-    """Solve G (B, K, K) with q (B, R, K), all at once."""
+def solve_chunk(
+    xp: Any,
+    gramian: Array,
+    linear: Array,
+    precision: Precision,
+    pivot: Callable[[Batch], tuple[Array, Array, Array]],
+) -> RawSolution:
+    """Solve G (B, K, K) with q (B, R, K), all at once, by a function such as :func:`solve_scaled`."""
     scaled = scale_problems(xp, gramian, linear, precision)
-    flat_x, flat_status, flat_iterations = solve_scaled(scaled.batch)
+    flat_x, flat_status, flat_iterations = pivot(scaled.batch)
     status = xp.reshape(flat_status, linear.shape[:2])
     x = xp.reshape(flat_x, linear.shape) * scaled.scale[:, None, :]
     x = xp.where((status == INFEASIBLE)[..., None], x, x / scaled.shrinkage[..., None])
@@ -236,7 +243,10 @@ def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> 
     with np.errstate(all="ignore"):
         for owners in _cuts(count, max(1, room // rows)):
             matrices, vectors = gramian[owners, :, :], linear[owners, :, :]
-            pieces = [solve_chunk(xp, matrices, vectors[:, cut, :], precision) for cut in _cuts(rows, room)]
+            pieces = [
+                solve_chunk(xp, matrices, vectors[:, cut, :], precision, solve_scaled)
+                for cut in _cuts(rows, room)
+            ]
             parts.append([xp.concat(arrays, axis=1) for arrays in zip(*pieces, strict=True)])
     return RawSolution(*(xp.concat(arrays, axis=0) for arrays in zip(*parts, strict=True)))
 

@@ -88,8 +88,8 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
             return Solution(problem, x, status, code >> 8)
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
-    on_device = is_on_device(problem.gramian)
-    chosen = _choose(solver, problem.size, on_device)
+    on_device, traced = is_on_device(problem.gramian), problem.is_traced
+    chosen = _choose(solver, problem.size, on_device, traced)
     precision = problem.precision
     flat = problem.flatten()
     if on_device:
@@ -114,17 +114,23 @@ def _not_a_problem(problem: Any) -> InvalidTypeError:
     )
 
 
-def _choose(name: str, size: int, on_device: bool) -> Solver:
+def _choose(name: str, size: int, on_device: bool, traced: bool) -> Solver:
     """Return the solver to use, or raise if it can't take this problem."""
     if name == "auto":
-        name = "array_api" if on_device else "closed_form" if size <= 3 else "active_set"
+        name = "jax" if traced else "array_api" if on_device else "closed_form" if size <= 3 else "active_set"
     solver = get_solver(name)
     if solver.max_size is not None and size > solver.max_size:
         raise InvalidInputError(
             f"solver {name!r} takes K <= {solver.max_size}, but the gramian is {size} x {size}; "
             "use solver='auto'"
         )
-    if on_device and not solver.any_device:
+    if traced and not solver.traceable:
+        known = " or ".join(repr(other.name) for other in registered_solvers() if other.traceable)
+        raise InvalidInputError(
+            f"solver {name!r} needs concrete arrays, but the gramian is a traced JAX value; take 'auto' "
+            f"or {known}"
+        )
+    if on_device and not traced and not solver.any_device:
         raise InvalidInputError(
             f"solver {name!r} runs on the CPU, but the gramian is on a device; use solver='auto', or "
             "move it first"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array
+from mojd._arrays import Array, device_of
 from mojd._checks import check_seed
 from mojd.weightings._shared import View
 
@@ -28,4 +28,4 @@ def visiting_orders(seed: Any, batch_shape: tuple[int, ...], gramian: View) -> A
     orders += orders >= np.arange(size)[:, None]
     if gramian.xp is np:
         return orders
-    return gramian.xp.asarray(orders, device=gramian.original.device)
+    return gramian.xp.asarray(orders, device=device_of(gramian.original))

@@ -15,6 +15,7 @@ from mojd._arrays import (
     Precision,
     as_array,
     device_float64,
+    device_of,
     is_array,
     is_on_device,
     namespace,
@@ -74,7 +75,7 @@ class View(NamedTuple):
         """Return a float64 array beside the Gramian."""
         if self.xp is np:
             return np.full(shape, value)
-        return self.xp.full(shape, value, dtype=self.xp.float64, device=self.original.device)
+        return self.xp.full(shape, value, dtype=self.xp.float64, device=device_of(self.original))
 
 
 def look(original: Array) -> tuple[Array, Any]:
@@ -131,7 +132,7 @@ def beside(value: Any, gramian: Seen) -> Array:
     if is_array(value) and is_on_device(value):
         return device_float64(value)
     host = to_float64(value) if is_array(value) else np.asarray(value, dtype=np.float64)
-    return gramian.xp.asarray(host, dtype=gramian.xp.float64, device=gramian.original.device)
+    return gramian.xp.asarray(host, dtype=gramian.xp.float64, device=device_of(gramian.original))
 
 
 def solved(problem: NNQP, solver: str, threads: int, nonfinite: str) -> Solution:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import Array
+from mojd._arrays import Array, device_of
 from mojd.certificates import power_of_two
 from mojd.weightings._shared import View
 
@@ -51,7 +51,7 @@ def operate(matrix: View, orders: Array, amounts: Callable[[Visit], Array]) -> A
     gramian = matrix.values / norm[..., :, None] / norm[..., None, :]
     gramian = xp.broadcast_to(gramian, tuple(orders.shape[:-1]) + (size,))
     squares = xp.linalg.diagonal(gramian)
-    indices = np.arange(size) if xp is np else xp.arange(size, device=matrix.original.device)
+    indices = np.arange(size) if xp is np else xp.arange(size, device=device_of(matrix.original))
     zeros, ones = xp.zeros_like(gramian), xp.ones_like(gramian)
     coefficients = xp.where(indices == indices[:, None], ones, zeros)
     for step in range(size - 1):

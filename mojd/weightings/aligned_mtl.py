@@ -12,10 +12,12 @@ from mojd.errors import InvalidInputError
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, by_formula, preference_of
 from mojd.weightings._spectral import relative_tolerance, symmetric
+from mojd.weightings._traced import traceable
 
 SCALE_MODES = ("min", "median", "rmse")
 
 
+@traceable
 def aligned_mtl(
     gramian: Any, pref_vector: Any = None, *, scale_mode: str = "min", nonfinite: str = "raise"
 ) -> Array:

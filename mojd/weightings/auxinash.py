@@ -22,8 +22,10 @@ from mojd.weightings._shared import (
     vector,
     view,
 )
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def auxinash(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise") -> Array:
     r"""Compute the AuxiNash weights: those of the bargain of objectives with unequal power.
 
@@ -82,6 +84,7 @@ def auxinash(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise")
     return by_formula(gramian, nonfinite, formula)
 
 
+@traceable
 def auxinash_derivative(gramian: Any, weights: Any, pref_vector: Any = None) -> Array:
     r"""Compute how the AuxiNash weights change with the preferences.
 
@@ -146,6 +149,7 @@ def _derivative(matrix: View, weights: Array, preference: Array) -> Array:
     return xp.where(both, found, xp.zeros_like(found))
 
 
+@traceable
 def update_preferences(
     pref_vector: Any,
     gramian: Any,

@@ -13,9 +13,11 @@ from mojd.errors import InvalidInputError
 from mojd.weightings._ball_search import Ball, ball_around_mean, best_in_ball
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 from mojd.weightings.mgda import mgda
 
 
+@traceable
 def cagrad(gramian: Any, c: float = 0.5, *, nonfinite: str = "raise") -> Array:
     r"""Compute the CAGrad weights: maximise the least progress in a ball around the mean gradient.
 

@@ -8,8 +8,10 @@ from mojd._arrays import Array
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula, vector
 from mojd.weightings._spectral import apply_inverse, decompose
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def config(gramian: Any, pref_vector: Any = None, *, nonfinite: str = "raise") -> Array:
     r"""Compute the ConFIG weights: the direction with prescribed cosines to all gradients.
 

@@ -8,8 +8,10 @@ from mojd import _checks
 from mojd._arrays import Array, as_array, is_on_device, to_float64
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def constant(gramian: Any, weights: Any, *, nonfinite: str = "raise") -> Array:
     r"""Return fixed weights, whatever the gradients.
 

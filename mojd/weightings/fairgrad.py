@@ -12,8 +12,10 @@ from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def fairgrad(gramian: Any, alpha: float = 2.0, *, nonfinite: str = "raise") -> Array:
     r"""Compute the FairGrad weights: those of the direction with alpha-fair gains.
 

@@ -13,6 +13,7 @@ from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.weightings._losses import LossView, by_losses, check_losses, loss_argument, view_losses
 from mojd.weightings._registry import LossWeighting, register
 from mojd.weightings._shared import beside
+from mojd.weightings._traced import traceable
 
 
 class FamoState(NamedTuple):
@@ -48,6 +49,7 @@ def init_famo(size: int, batch_shape: tuple[int, ...] = ()) -> FamoState:
     return FamoState(np.zeros((*batch_shape, size)))
 
 
+@traceable
 def famo(state: FamoState, losses: Any, *, minimum: Any = 0.0, nonfinite: str = "raise") -> Array:
     r"""Compute the FAMO weights from logits and the values of the losses.
 
@@ -122,6 +124,7 @@ def famo(state: FamoState, losses: Any, *, minimum: Any = 0.0, nonfinite: str = 
     return by_losses(losses, nonfinite, formula)
 
 
+@traceable
 def update_famo(
     state: FamoState,
     losses_before: Any,

@@ -14,8 +14,10 @@ from mojd.weightings._draws import random_generator
 from mojd.weightings._registry import Aggregator, register
 from mojd.weightings._rows import by_rows
 from mojd.weightings._shared import View, beside
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def graddrop(
     jacobian: Any, leak: Any = None, *, seed: int | np.random.Generator, nonfinite: str = "raise"
 ) -> Array:

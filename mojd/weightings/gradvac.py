@@ -14,6 +14,7 @@ from mojd.weightings._draws import visiting_orders
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, check_values, finish, view
 from mojd.weightings._surgery import Visit, operate
+from mojd.weightings._traced import traceable
 
 
 class GradVacState(NamedTuple):
@@ -43,6 +44,7 @@ def init_gradvac(size: int) -> GradVacState:
     return GradVacState(np.zeros((size, size)))
 
 
+@traceable
 def gradvac(
     state: GradVacState,
     gramian: Any,

@@ -8,8 +8,10 @@ from mojd._arrays import Array
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
 from mojd.weightings._spectral import UnitGramian, apply_inverse, decompose
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def imtl_g(gramian: Any, *, nonfinite: str = "raise") -> Array:
     r"""Compute the IMTL-G weights: equal projections of d onto all gradients, weights that sum to 1.
 

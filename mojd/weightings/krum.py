@@ -9,8 +9,10 @@ from mojd._arrays import Array
 from mojd.errors import InvalidInputError
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def krum(gramian: Any, n_byzantine: int = 1, n_selected: int = 1, *, nonfinite: str = "raise") -> Array:
     r"""Compute the Multi-Krum weights: the mean of the m gradients that have the nearest neighbours.
 

@@ -7,8 +7,10 @@ from typing import Any
 from mojd._arrays import Array
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def mean(gramian: Any, *, nonfinite: str = "raise") -> Array:
     r"""Compute the weights of the mean gradient: 1/K for each objective.
 

@@ -22,6 +22,7 @@ from mojd.weightings._shared import (
     solved,
     view,
 )
+from mojd.weightings._traced import traceable
 
 
 def mgda_problem(gramian: Any) -> NNQP:
@@ -116,6 +117,12 @@ def mgda(gramian: Any, *, solver: str = "auto", threads: int = 1, nonfinite: str
         x = fused.solve_plain(shifted.gramian, shifted.linear, precision, bounded=True)
         if x is not None:
             return like_plain(x / x.sum(), gramian)
+    return _mgda(gramian, solver=solver, threads=threads, nonfinite=nonfinite)
+
+
+@traceable
+def _mgda(gramian: Any, *, solver: str, threads: int, nonfinite: str) -> Array:
+    """Compute the weights of whatever :func:`mgda` takes."""
     matrix = view(gramian)
     # Before c is added, so that an error shows the caller's own numbers.
     check_values(matrix, nonfinite)

@@ -13,8 +13,10 @@ from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def nash_mtl(gramian: Any, *, max_norm: float | None = None, nonfinite: str = "raise") -> Array:
     r"""Compute the Nash-MTL weights: those of the direction with the largest product of gains.
 

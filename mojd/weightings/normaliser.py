@@ -10,6 +10,7 @@ import numpy as np
 from mojd._arrays import (
     Array,
     as_array,
+    device_of,
     is_array,
     is_on_device,
     namespace,
@@ -128,7 +129,7 @@ def normalise(
     xp = namespace(matrix) if on_device else np
     if on_device:
         squares = xp.astype(xp.linalg.diagonal(matrix), xp.float64)
-        average = average if is_on_device(average) else xp.asarray(average, device=matrix.device)
+        average = average if is_on_device(average) else xp.asarray(average, device=device_of(matrix))
         finite: Any = bool(xp.all(xp.isfinite(matrix)))
     else:
         values = to_numpy(matrix)
@@ -167,7 +168,7 @@ def _plain(
 def _float64_like(array: Array) -> Array:
     """Return an array of the same namespace whose dtype never narrows a float64 result."""
     if is_on_device(array):
-        return namespace(array).zeros((), dtype=namespace(array).float64, device=array.device)
+        return namespace(array).zeros((), dtype=namespace(array).float64, device=device_of(array))
     return restore(np.zeros((), dtype=np.int64), array)
 
 

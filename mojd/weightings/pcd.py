@@ -30,6 +30,7 @@ from mojd.weightings._shared import (
     plain_gramian,
     view,
 )
+from mojd.weightings._traced import traceable
 
 # Up to this K, one kernel does all: the secondaries fit into a tableau.
 _SMALL = LARGEST_TABLEAU + 1
@@ -167,15 +168,31 @@ def pcd(
         weights = _plain(gramian, tau, scales, bool(rescale))
         if weights is not None:
             return like_plain(weights, gramian)
+    return _pcd(
+        gramian,
+        tau,
+        scales=scales,
+        rescale=bool(rescale),
+        solver=solver,
+        threads=threads,
+        nonfinite=nonfinite,
+    )
+
+
+@traceable
+def _pcd(
+    gramian: Any, tau: Any, *, scales: Any, rescale: bool, solver: str, threads: int, nonfinite: str
+) -> Array:
+    """Compute the weights of whatever :func:`pcd` takes."""
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)
     taus, sizes = tau_of(tau, matrix), scales_of(scales, matrix)
     _checks.broadcast_batch(tuple(taus.shape[:-1]), tuple(sizes.shape[:-1]), "tau and scales")
     if matrix.xp is np and solver == "auto" and 2 <= matrix.size <= _SMALL:
-        return finish(_settled(matrix, taus, sizes, bool(rescale), threads, nonfinite), matrix)
+        return finish(_settled(matrix, taus, sizes, rescale, threads, nonfinite), matrix)
     check_values(matrix, nonfinite)
-    weights = weights_of(matrix, taus, sizes, bool(rescale), solver, threads, nonfinite)
+    weights = weights_of(matrix, taus, sizes, rescale, solver, threads, nonfinite)
     return finish(weights, matrix)
 
 

@@ -11,8 +11,10 @@ from mojd.weightings._draws import visiting_orders
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
 from mojd.weightings._surgery import Visit, operate
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def pcgrad(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "raise") -> Array:
     r"""Compute the PCGrad weights: each gradient is projected off those that it conflicts with.
 

@@ -25,6 +25,7 @@ from mojd.weightings._shared import (
     solved,
     view,
 )
+from mojd.weightings._traced import traceable
 
 
 def project_problem(U: Any, G: Any) -> NNQP:
@@ -130,6 +131,12 @@ def project(U: Any, G: Any, *, solver: str = "auto", threads: int = 1, nonfinite
         projected = _plain(U, G)
         if projected is not None:
             return projected
+    return _project(U, G, solver=solver, threads=threads, nonfinite=nonfinite)
+
+
+@traceable
+def _project(U: Any, G: Any, *, solver: str, threads: int, nonfinite: str) -> Array:
+    """Compute the weights of whatever :func:`project` takes."""
     matrix = view(G)
     check_values(matrix, nonfinite)
     rows = _rows(U, matrix)
@@ -235,6 +242,12 @@ def dualproj(
         x = fused.solve_plain(plain[0], plain[0].sum(axis=-1), plain[1], bounded=True)
         if x is not None:
             return like_plain((1.0 + x) / len(x), gramian)
+    return _dualproj(gramian, pref_vector, solver=solver, threads=threads, nonfinite=nonfinite)
+
+
+@traceable
+def _dualproj(gramian: Any, pref_vector: Any, *, solver: str, threads: int, nonfinite: str) -> Array:
+    """Compute the weights of whatever :func:`dualproj` takes."""
     matrix = view(gramian)
     solution = solved(dualproj_problem(matrix.original, pref_vector), solver, threads, nonfinite)
     return finish(dualproj_lift(minimisers(solution, matrix), matrix, pref_vector), matrix)

@@ -10,8 +10,10 @@ from mojd._arrays import Array
 from mojd.weightings._draws import random_generator
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def rgw(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "raise") -> Array:
     r"""Draw weights at random: the softmax of standard normals (random gradient weighting).
 

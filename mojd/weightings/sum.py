@@ -7,8 +7,10 @@ from typing import Any
 from mojd._arrays import Array
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, by_formula
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def sum(gramian: Any, *, nonfinite: str = "raise") -> Array:  # noqa: A001
     r"""Compute the weights of the sum of the gradients: 1 for each objective.
 

@@ -11,8 +11,10 @@ from mojd.errors import InvalidInputError
 from mojd.weightings._registry import Aggregator, register
 from mojd.weightings._rows import by_rows
 from mojd.weightings._shared import View
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def trimmed_mean(jacobian: Any, trim_number: int = 1, *, nonfinite: str = "raise") -> Array:
     r"""Compute the mean of each column of J without its largest and smallest entries.
 

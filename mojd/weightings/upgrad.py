@@ -26,6 +26,7 @@ from mojd.weightings._shared import (
     solved,
     view,
 )
+from mojd.weightings._traced import traceable
 
 
 @functools.lru_cache(maxsize=64)
@@ -132,6 +133,12 @@ def upgrad(
         weights = None if plain is None else fused.upgrad_plain(plain[0], uniform(len(plain[0])), plain[1])
         if weights is not None:
             return like_plain(weights, gramian)
+    return _upgrad(gramian, pref_vector, solver=solver, threads=threads, nonfinite=nonfinite)
+
+
+@traceable
+def _upgrad(gramian: Any, pref_vector: Any, *, solver: str, threads: int, nonfinite: str) -> Array:
+    """Compute the weights of whatever :func:`upgrad` takes."""
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     matrix = view(gramian)

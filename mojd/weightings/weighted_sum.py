@@ -7,8 +7,10 @@ from typing import Any
 from mojd._arrays import Array
 from mojd.weightings._losses import LossView, by_losses, loss_argument
 from mojd.weightings._registry import LossWeighting, register
+from mojd.weightings._traced import traceable
 
 
+@traceable
 def weighted_sum(losses: Any, weights: Any, *, nonfinite: str = "raise") -> Array:
     r"""Return the given weights for linear scalarisation, one for each loss.
 

@@ -1,0 +1,147 @@
+"""NNQP as a function of JAX: what to compile on which platform, and how to batch and differentiate it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from mojd._arrays import Array, Precision
+from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE, OPTIMAL
+from mojd.solvers._registry import RawSolution
+from mojd.solvers._xla.derivative import derivative
+from mojd.solvers._xla.foreign import solve_by_kernels
+from mojd.solvers._xla.pivoting import solve_scaled
+from mojd.solvers._xla.precision import double_precision
+from mojd.solvers.array_api import CHUNK, solve_chunk
+
+Triple = tuple[Array, ...]
+
+
+def by_pivoting(gramian: Array, linear: Array, precision: Precision) -> Triple:
+    """Solve by operations of XLA alone, some problems after the others if they are many and large."""
+    B, R, K = linear.shape
+    room = max(1, CHUNK // (8 * K * K))
+
+    def chunk(matrices: Array, rows: Array) -> Triple:
+        return tuple(solve_chunk(jnp, matrices, rows, precision, solve_scaled))
+
+    if room >= B * R:
+        return chunk(gramian, linear)
+    if room < R:
+        return _in_parts(lambda rows: chunk(*rows), (gramian, linear), room, axis=1)
+    return _in_parts(lambda owners: chunk(*owners), (gramian, linear), room // R, axis=0)
+
+
+def _in_parts(solve: Callable[[tuple[Array, Array]], Triple], arrays: Any, size: int, axis: int) -> Triple:
+    """Solve for parts of `size` Gramians (axis 0) or right-hand sides (axis 1), padded with zeros."""
+    gramian, linear = arrays
+    count = linear.shape[axis]
+    parts = -(-count // size)
+    padding = [(0, 0)] * 3
+    padding[axis] = (0, parts * size - count)
+    rows = jnp.pad(linear, padding)
+    B, _, K = rows.shape
+    if axis == 0:
+        matrices = jnp.pad(gramian, padding).reshape(parts, size, K, K)
+        found = lax.map(solve, (matrices, rows.reshape(parts, size, -1, K)))
+        return tuple(part.reshape(-1, *part.shape[2:])[:count] for part in found)
+    split = jnp.moveaxis(rows.reshape(B, parts, size, K), 1, 0)
+    found = lax.map(lambda own: solve((gramian, own)), split)
+    whole = (jnp.moveaxis(part, 0, 1) for part in found)
+    return tuple(part.reshape(B, -1, *part.shape[3:])[:, :count] for part in whole)
+
+
+def by_kernels(gramian: Array, linear: Array, precision: Precision) -> Triple:
+    """Solve by mojd's kernels on the CPU; statuses and x as :func:`by_pivoting` has them."""
+    x, status, iterations = solve_by_kernels(gramian, linear, precision)
+    refused = status >= FIRST_REFUSAL
+    unusable = refused | (status == NONFINITE)
+    return (
+        jnp.where(unusable[..., None], math.nan, x),
+        jnp.where(refused, jnp.int8(MAX_ITER), status),
+        jnp.where(unusable, 0, iterations),
+    )
+
+
+def by_platform(gramian: Array, linear: Array, precision: Precision) -> Triple:
+    """Solve by kernels on the CPU and by pivoting elsewhere; XLA compiles what its platform needs."""
+    found: Triple = lax.platform_dependent(
+        gramian,
+        linear,
+        cpu=lambda G, q: by_kernels(G, q, precision),
+        default=lambda G, q: by_pivoting(G, q, precision),
+    )
+    return found
+
+
+@functools.cache
+def _solver(method: Callable[..., Triple], precision: Precision) -> Callable[[Array, Array], Triple]:
+    """Return a function from G (B, K, K) and q (B, R, K) that JAX can transform."""
+
+    @custom_vmap
+    def batched(gramian: Array, linear: Array) -> Triple:
+        return method(gramian, linear, precision)
+
+    @batched.def_vmap
+    def _rule(size: int, mapped: list[bool], gramian: Array, linear: Array) -> tuple[Triple, Any]:
+        return _merge(batched, size, mapped, gramian, linear), (True, True, True)
+
+    @jax.custom_jvp
+    def solve(gramian: Array, linear: Array) -> Triple:
+        found: Triple = batched(gramian, linear)
+        return found
+
+    @solve.defjvp
+    def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Triple, Triple]:
+        x, status, iterations = solve(*primals)
+        change = derivative(primals[0], x, status == OPTIMAL, *tangents)
+        none = np.zeros(status.shape, jax.dtypes.float0)
+        return (x, status, iterations), (change, none, none)
+
+    return solve
+
+
+def _merge(
+    solve: Callable[[Array, Array], Triple], size: int, mapped: list[bool], gramian: Array, linear: Array
+) -> Triple:
+    """Solve with a new axis in front, of that size: as more right-hand sides if the Gramians lack it."""
+    with double_precision():
+        if not mapped[0]:
+            B, R, K = linear.shape[1:]
+            rows = jnp.moveaxis(linear, 0, 1).reshape(B, size * R, K)
+            found = solve(gramian, rows)
+            return tuple(jnp.moveaxis(part.reshape(B, size, R, *part.shape[2:]), 1, 0) for part in found)
+        if not mapped[1]:
+            linear = jnp.broadcast_to(linear, (size, *linear.shape))
+        B, R, K = linear.shape[1:]
+        found = solve(gramian.reshape(size * B, K, K), linear.reshape(size * B, R, K))
+        return tuple(part.reshape(size, B, *part.shape[1:]) for part in found)
+
+
+def solve_traced(
+    method: Callable[..., Triple], gramian: Array, linear: Array, precision: Precision
+) -> RawSolution:
+    """Solve within a program; see :func:`mojd.solvers.xla`."""
+    if linear.size == 0:
+        status = jnp.zeros(linear.shape[:-1], jnp.int8)
+        return RawSolution(jnp.zeros_like(linear), status, status.astype(jnp.int32))
+    return RawSolution(*_solver(method, precision)(gramian, linear))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _compiled(method: Callable[..., Triple], gramian: Array, linear: Array, precision: Precision) -> Triple:
+    return tuple(solve_traced(method, gramian, linear, precision))
+
+
+def solve_now(method: Callable[..., Triple], gramian: Any, linear: Any, precision: Precision) -> RawSolution:
+    """Solve for NumPy arrays, in a program of its own for every shape."""
+    with double_precision():
+        return RawSolution(*map(np.asarray, _compiled(method, gramian, linear, precision)))

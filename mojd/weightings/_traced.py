@@ -1,0 +1,43 @@
+"""The way of traced JAX values: from a public function to :mod:`mojd.jax`, and back to its formula."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from mojd._arrays import is_traced
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def holds_traced(value: Any) -> bool:
+    """Whether `value` is traced by JAX, or is a state or a sequence that holds something traced."""
+    if isinstance(value, tuple | list):
+        return any(holds_traced(part) for part in value)
+    return is_traced(value)
+
+
+def traceable(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let a method take traced values of JAX.
+
+    Its formula must do without the numbers, as it does for arrays on a device: there is no check of values,
+    no Python that depends on them, and NaN propagates. It is compiled with float64 inside, whatever JAX is
+    set to, and its derivative is that of the formula.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if "jax" in sys.modules and (
+            any(holds_traced(value) for value in args)
+            or any(holds_traced(value) for value in kwargs.values())
+        ):
+            # Adapters stand on top of methods, so that this one is looked up when it is called.
+            result: Result = importlib.import_module("mojd.jax._call").call(function, args, kwargs)
+            return result
+        return function(*args, **kwargs)
+
+    return wrapper
