@@ -151,7 +151,7 @@ def _linear_map(
 
     def system(solution: Any) -> Any:
         # Evaluated only to differentiate the map by where it is taken.
-        return _refuse_second_derivative(floats, solution)
+        return solution * _one_without_derivative(floats)
 
     right = jnp.concatenate([_pack(change), jnp.zeros(rest, jnp.float32)])
     return _unpack(lax.custom_linear_solve(system, right, forward, backward)[split:], outputs)
@@ -172,11 +172,11 @@ def _unpack(vector: Any, like: Arrays) -> list[Any]:
 
 
 @jax.custom_jvp
-def _refuse_second_derivative(at: Arrays, value: Any) -> Any:
-    return value
+def _one_without_derivative(at: Arrays) -> Any:
+    return jnp.float32(1.0)
 
 
-@_refuse_second_derivative.defjvp
+@_one_without_derivative.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     raise NotDifferentiableError(
         "second derivatives need float64 outside of mojd too: call jax.config.update('jax_enable_x64', True)"

@@ -125,10 +125,11 @@ def _choose(name: str, size: int, on_device: bool, traced: bool) -> Solver:
             "use solver='auto'"
         )
     if traced and not solver.traceable:
-        known = " or ".join(repr(other.name) for other in registered_solvers() if other.traceable)
+        known = " or ".join(
+            ["'auto'", *(repr(other.name) for other in registered_solvers() if other.traceable)]
+        )
         raise InvalidInputError(
-            f"solver {name!r} needs concrete arrays, but the gramian is a traced JAX value; take 'auto' "
-            f"or {known}"
+            f"solver {name!r} needs concrete arrays, but the gramian is a traced JAX value; use {known}"
         )
     if on_device and not traced and not solver.any_device:
         raise InvalidInputError(

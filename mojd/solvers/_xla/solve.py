@@ -141,7 +141,23 @@ def _compiled(method: Callable[..., Triple], gramian: Array, linear: Array, prec
     return tuple(solve_traced(method, gramian, linear, precision))
 
 
+def _room(count: int, steps: tuple[int, ...]) -> int:
+    """Return the least number of the form step·2ᵏ that is not below `count`, for one of the steps."""
+    return min(step << max(0, math.ceil(math.log2(count / step))) for step in steps)
+
+
 def solve_now(method: Callable[..., Triple], gramian: Any, linear: Any, precision: Precision) -> RawSolution:
-    """Solve for NumPy arrays, in a program of its own for every shape."""
+    """Solve for NumPy arrays.
+
+    XLA compiles a program for every shape, in seconds. Problems are filled up with zeros, which change nothing,
+    to shapes of which there are few.
+    """
+    B, R, K = linear.shape
+    if linear.size == 0:
+        return RawSolution(np.zeros(linear.shape), np.zeros((B, R), np.int8), np.zeros((B, R), np.int32))
+    size, owners, rows = _room(K, (1, 3)), _room(B, (1,)), _room(R, (1,))
+    matrices, vectors = np.zeros((owners, size, size)), np.zeros((owners, rows, size))
+    matrices[:B, :K, :K], vectors[:B, :R, :K] = gramian, linear
     with double_precision():
-        return RawSolution(*map(np.asarray, _compiled(method, gramian, linear, precision)))
+        x, status, iterations = map(np.asarray, _compiled(method, matrices, vectors, precision))
+    return RawSolution(x[:B, :R, :K].copy(), status[:B, :R].copy(), iterations[:B, :R].copy())
