@@ -32,6 +32,7 @@ from mojd.solvers._masked import (
     product,
 )
 from mojd.solvers._masked_active_set import State, begin, give_up, is_worn, most_steps, step
+from mojd.solvers._xla.namespace import NAMESPACE
 from mojd.solvers.array_api import CAUTION, PATIENCE, violation
 
 # How many problems the active set takes at a time. Most batches have none or a few for it.
@@ -142,7 +143,7 @@ def _start(batch: Batch, passive: Array, x: Array, finished: Array) -> State:
 
     def join(carry: tuple[Any, Array]) -> tuple[Any, Array]:
         inverse, due = carry
-        first = one_hot(jnp, jnp.argmax(due, axis=-1), jnp.any(due, axis=-1), due.shape[-1])
+        first = one_hot(jnp, NAMESPACE.argmax(due, axis=-1), jnp.any(due, axis=-1), due.shape[-1])
         found = probe(batch, inverse, first)
         joins = first & ~found.dependent[:, None]
         return append(batch, inverse, found, joins), due & ~first
@@ -211,9 +212,10 @@ def _attempt(batch: Batch, passive: Array, x: Array, finished: Array) -> tuple[A
 def _settle(batch: Batch, passive: Array, rest: _Rest) -> _Rest:
     """Run the active set on up to STRAGGLERS of the problems that are still to do."""
     N = passive.shape[0]
-    rows = jnp.argsort(~rest.to_do)[: min(N, STRAGGLERS)]
+    order = lax.sort((~rest.to_do, jnp.arange(N, dtype=jnp.int32)), num_keys=1, is_stable=True)[1]
+    rows = order[: min(N, STRAGGLERS)]
     own = Batch(
-        jnp,
+        NAMESPACE,
         batch.gramian[rows // (N // batch.gramian.shape[0])],
         batch.linear[rows],
         batch.rounding[rows],
@@ -243,6 +245,6 @@ def solve_scaled(batch: Batch) -> tuple[Array, Array, Array]:
     done = unbounded | (pivoted.solved & sound & (violation(batch, y) <= noise(jnp, y)))
     rest = _Rest(y, jnp.full((N,), OPTIMAL, jnp.int8), pivoted.iterations, ~done)
     rest = lax.while_loop(lambda s: jnp.any(s.to_do), lambda s: _settle(batch, passive, s), rest)
-    ray = one_hot(jnp, jnp.argmax(downhill, axis=-1), unbounded, K)
+    ray = one_hot(jnp, NAMESPACE.argmax(downhill, axis=-1), unbounded, K)
     x = jnp.where(unbounded[:, None], ray.astype(y.dtype), positive_part(jnp, rest.x))
     return x, jnp.where(unbounded, jnp.int8(INFEASIBLE), rest.status), rest.iterations

@@ -18,6 +18,7 @@ from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE, OPTIMAL
 from mojd.solvers._registry import RawSolution
 from mojd.solvers._xla.derivative import derivative
 from mojd.solvers._xla.foreign import solve_by_kernels
+from mojd.solvers._xla.namespace import NAMESPACE
 from mojd.solvers._xla.pivoting import solve_scaled
 from mojd.solvers._xla.precision import double_precision
 from mojd.solvers.array_api import CHUNK, solve_chunk
@@ -31,7 +32,7 @@ def by_pivoting(gramian: Array, linear: Array, precision: Precision) -> Triple:
     room = max(1, CHUNK // (8 * K * K))
 
     def chunk(matrices: Array, rows: Array) -> Triple:
-        return tuple(solve_chunk(jnp, matrices, rows, precision, solve_scaled))
+        return tuple(solve_chunk(NAMESPACE, matrices, rows, precision, solve_scaled))
 
     if room >= B * R:
         return chunk(gramian, linear)
@@ -149,8 +150,8 @@ def _room(count: int, steps: tuple[int, ...]) -> int:
 def solve_now(method: Callable[..., Triple], gramian: Any, linear: Any, precision: Precision) -> RawSolution:
     """Solve for NumPy arrays.
 
-    XLA compiles a program for every shape, in seconds. Problems are filled up with zeros, which change nothing,
-    to shapes of which there are few.
+    XLA compiles a program for every shape, in seconds. Problems are filled up with zeros, which change
+    nothing, to shapes of which there are few.
     """
     B, R, K = linear.shape
     if linear.size == 0:
