@@ -14,7 +14,9 @@ def _solve(method: str, gramian: Array, linear: Array, precision: Precision) -> 
     from mojd.solvers._xla import solve as xla
 
     if not is_traced(gramian) and not is_traced(linear):
-        return xla.solve_now(getattr(xla, method), gramian, linear, precision)
+        # Numbers that are on the CPU stay there, where there are kernels for them.
+        name = "by_kernels" if method == "by_platform" else method
+        return xla.solve_now(getattr(xla, name), gramian, linear, precision)
     if dtype_name(gramian) != "float64":
         raise InvalidTypeError(
             f"the traced gramian of shape {tuple(gramian.shape)} can't be solved in float64 here, because "

@@ -12,8 +12,8 @@ from mojd._arrays import Array
 class _Namespace:
     """All of ``jax.numpy``, with other ways to find an index.
 
-    JAX expands its own, and searches of other kinds, when a program is compiled. That is outside of the context
-    in which float64 and indices of 64 bits can be traced.
+    JAX expands its own, and searches of other kinds, when a program is compiled. That is outside of the
+    context in which float64 and indices of 64 bits can be traced.
     """
 
     def __getattr__(self, name: str) -> Any:

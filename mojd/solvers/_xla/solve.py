@@ -25,6 +25,9 @@ from mojd.solvers.array_api import CHUNK, solve_chunk
 
 Triple = tuple[Array, ...]
 
+# Up to how many numbers in their Gramians problems that share one get one each: see :func:`solve_now`.
+SMALL = 2**20
+
 
 def by_pivoting(gramian: Array, linear: Array, precision: Precision) -> Triple:
     """Solve by operations of XLA alone, some problems after the others if they are many and large."""
@@ -142,23 +145,31 @@ def _compiled(method: Callable[..., Triple], gramian: Array, linear: Array, prec
     return tuple(solve_traced(method, gramian, linear, precision))
 
 
-def _room(count: int, steps: tuple[int, ...]) -> int:
-    """Return the least number of the form step·2ᵏ that is not below `count`, for one of the steps."""
-    return min(step << max(0, math.ceil(math.log2(count / step))) for step in steps)
-
-
 def solve_now(method: Callable[..., Triple], gramian: Any, linear: Any, precision: Precision) -> RawSolution:
     """Solve for NumPy arrays.
 
     XLA compiles a program for every shape, in seconds. Problems are filled up with zeros, which change
-    nothing, to shapes of which there are few.
+    nothing, to shapes of which there are few; small ones get a Gramian each, as B · R has fewer shapes than B
+    and R.
     """
     B, R, K = linear.shape
     if linear.size == 0:
         return RawSolution(np.zeros(linear.shape), np.zeros((B, R), np.int8), np.zeros((B, R), np.int32))
-    size, owners, rows = _room(K, (1, 3)), _room(B, (1,)), _room(R, (1,))
+    if R > 1 and B * R * K * K <= SMALL:
+        own = solve_now(method, np.repeat(gramian, R, axis=0), linear.reshape(B * R, 1, K), precision)
+        return RawSolution(own.x.reshape(B, R, K), own.status.reshape(B, R), own.iterations.reshape(B, R))
+    owners, rows, size = _room(B, 4), _room(R, 4), _room(K, 2)
     matrices, vectors = np.zeros((owners, size, size)), np.zeros((owners, rows, size))
     matrices[:B, :K, :K], vectors[:B, :R, :K] = gramian, linear
-    with double_precision():
+    device = jax.devices("cpu")[0] if method is by_kernels else None
+    with double_precision(), jax.default_device(device):
         x, status, iterations = map(np.asarray, _compiled(method, matrices, vectors, precision))
     return RawSolution(x[:B, :R, :K].copy(), status[:B, :R].copy(), iterations[:B, :R].copy())
+
+
+def _room(count: int, base: int) -> int:
+    """Return the smallest power of `base` that is not below `count`."""
+    room = 1
+    while room < count:
+        room *= base
+    return room
