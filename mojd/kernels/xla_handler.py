@@ -1,8 +1,8 @@
 """Entry point for XLA: solve NNQP(G, q) within a compiled program, without Python.
 
 XLA calls a handler with one pointer, to an XLA_FFI_CallFrame: see xla/ffi/api/c_api.h, which jaxlib ships.
-All structs there are read here as words of 64 bits. Handlers of a version other than 0 would have another
-layout; XLA refuses them by the version that :func:`_describe` reports.
+All structs there are read here as words of 64 bits. A version 1 may have other layouts, and XLA would then
+refuse the handler by the version that :func:`_describe` reports.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _DATA, _DIMENSIONS, _BUFFER_SIZE = 3, 5, 6
 # Words of XLA_FFI_Metadata_Extension and XLA_FFI_Metadata, and of XLA_FFI_Api, of which the version's two
 # halves share one.
 _METADATA, _METADATA_VERSION, _API_VERSION = 3, 3, 4
+# Minor 1 in the upper half, major 0 in the lower one.
+_OLDEST_VERSION = 1 << 32
 
 
 @intrinsic
@@ -54,12 +56,16 @@ def _dimensions(buffer, count):
 
 @njit
 def _describe(frame):
-    """Answer what XLA asks when a handler is registered: the version of the API, here XLA's own."""
+    """Answer what XLA asks when a handler is registered: the version of the API that the handler is for.
+
+    What is read here has not changed since version 0.1, so that is XLA's own, where XLA says which.
+    """
     extension = _words(frame[_EXTENSION], _METADATA + 1)
-    api, metadata = _words(frame[_API], _API_VERSION + 1), _words(extension[_METADATA], _METADATA_VERSION + 1)
-    major = api[_API_VERSION] & 0xFFFFFFFF
-    if major == 0:
-        metadata[_METADATA_VERSION] = api[_API_VERSION]
+    metadata, version = _words(extension[_METADATA], _METADATA_VERSION + 1), _OLDEST_VERSION
+    if frame[_API] != 0:
+        own = _words(frame[_API], _API_VERSION + 1)[_API_VERSION]
+        version = own if own & 0xFFFFFFFF == 0 else version
+    metadata[_METADATA_VERSION] = version
 
 
 @njit(error_model="numpy")
