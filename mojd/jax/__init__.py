@@ -1,4 +1,4 @@
-"""The JAX adapter: methods and solvers as part of the caller's program."""
+"""The JAX adapter: methods, solvers and training with several losses, as part of the caller's program."""
 
 from mojd.errors import MissingDependencyError
 
@@ -9,8 +9,12 @@ except ModuleNotFoundError as error:
         "mojd.jax needs JAX, which is not installed: pip install 'mojd[jax]'"
     ) from error
 
+from mojd.jax.gradients import combine, gramian
 from mojd.jax.registered import weighting
 from mojd.jax.solutions import CertifiedWeights, JaxSolution, certified, solve
+from mojd.jax.stateful import PCDState, StatefulWeighting, pcd_weighting
+from mojd.jax.training import StepInfo, value_and_direction, value_and_jacobian
+from mojd.jax.transformation import aggregate_gradients
 from mojd.jax.weightings import (
     dualproj,
     mgda,
@@ -22,12 +26,21 @@ from mojd.jax.weightings import (
 __all__ = [
     "CertifiedWeights",
     "JaxSolution",
+    "PCDState",
+    "StatefulWeighting",
+    "StepInfo",
+    "aggregate_gradients",
     "certified",
+    "combine",
     "dualproj",
+    "gramian",
     "mgda",
     "pcd",
+    "pcd_weighting",
     "project",
     "solve",
     "upgrad",
+    "value_and_direction",
+    "value_and_jacobian",
     "weighting",
 ]
