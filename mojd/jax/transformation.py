@@ -47,9 +47,10 @@ def aggregate_gradients(
 
     Notes
     -----
-    It comes first in a chain: what follows sees one direction. ``optax.MultiSteps`` around it does not work,
-    since that adds up gradients of the shapes of the parameters; ``micro_batches`` of
-    :func:`mojd.jax.value_and_jacobian` does what it is for.
+    It comes first in a chain, and what follows sees one direction. Transformations that wrap others and count
+    on updates of the shapes of the parameters go behind it, not around it:
+    ``optax.chain(aggregate_gradients(...), optax.apply_if_finite(optax.adam(1e-3), 5))`` skips steps with
+    NaN. In place of ``optax.MultiSteps``, :func:`mojd.jax.value_and_jacobian` takes ``micro_batches``.
 
     Examples
     --------

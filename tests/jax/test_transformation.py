@@ -63,14 +63,15 @@ def test_adam_in_a_chain_is_adam_after_the_direction(x64: None, weighting: Any) 
 
 
 def test_nan_is_skipped_by_apply_if_finite() -> None:
-    optimizer = optax.apply_if_finite(
-        optax.chain(mojd.jax.aggregate_gradients(mojd.jax.pcd_weighting(), num_losses=2), optax.adam(0.1)), 5
+    optimizer = optax.chain(
+        mojd.jax.aggregate_gradients(mojd.jax.pcd_weighting(), num_losses=2),
+        optax.apply_if_finite(optax.adam(0.1), 5),
     )
     params = jnp.ones(3)
     state = optimizer.init(params)
     updates, state = jax.jit(optimizer.update)(jnp.full((2, 3), jnp.nan), state, params)
     np.testing.assert_array_equal(updates, np.zeros(3))
-    assert int(state.inner_state[0].steps) == 0
+    assert int(state[0].steps) == 0
 
 
 def test_extra_arguments_pass_through() -> None:
