@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 import mojd
+import mojd.jax
 import mojd.torch
 from mojd.properties import Property, registered_properties
 from mojd.properties.published import TABLE_1
@@ -146,7 +147,7 @@ myst_substitutions = {
 def check_complete(app: Sphinx, env: Any) -> None:
     """Warn about public names that no page describes."""
     described = env.get_domain("py").objects
-    for module in (mojd, mojd.torch):
+    for module in (mojd, mojd.torch, mojd.jax):
         for name in module.__all__:
             if f"{module.__name__}.{name}" not in described:
                 logger.warning("docs/api: %s.%s is public and on no page", module.__name__, name)

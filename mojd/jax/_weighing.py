@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-import mojd
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.jax.registered import weighting as by_name
 from mojd.jax.stateful import StatefulWeighting
 from mojd.weightings import Weighting, get_method, method_of
 
@@ -45,7 +45,7 @@ def _function_of(weighting: Any) -> Callable[..., Any]:
     if isinstance(weighting, str):
         method = get_method(weighting)
         _refuse(method)
-        return partial(getattr(mojd, method.name), nonfinite="propagate")
+        return partial(by_name, method.name)
     if isinstance(weighting, type) or not callable(weighting):
         raise InvalidTypeError(f"{_WANTED}; got {weighting!r}")
     known = method_of(weighting)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-import mojd
 from mojd._checks import number
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.jax._arguments import check_tau
+from mojd.jax.weightings import pcd
 
 
 class StatefulWeighting(NamedTuple):
@@ -87,9 +88,9 @@ def pcd_weighting(
     Raises
     ------
     InvalidInputError
-        If `beta` or `eps` is out of range.
+        If `tau`, `beta` or `eps` is out of range.
     InvalidTypeError
-        If `beta` or `eps` is no number, or `rescale` no bool.
+        If `tau`, `beta` or `eps` is no number, or `rescale` no bool.
 
     References
     ----------
@@ -101,11 +102,12 @@ def pcd_weighting(
     >>> pcd = mojd.jax.pcd_weighting(tau=0.1)
     >>> gramian = jnp.array([[4.0, -1.0], [-1.0, 1.0]])
     >>> weights, state = pcd.update(gramian, pcd.init(2))
-    >>> weights.round(3)
-    Array([0.798, 0.957], dtype=float32)
+    >>> weights.round(2)
+    Array([1.15, 1.38], dtype=float32)
     >>> state.steps
     Array(1, dtype=int32)
     """
+    check_tau(tau)
     beta = number(beta, "beta", "the decay of the average")
     eps = number(eps, "eps", "it is added to the average")
     if not 0.0 <= beta < 1.0:
@@ -126,7 +128,7 @@ def pcd_weighting(
             )
         state = _averaged(state, gramian, beta)
         scales = _scales(state, beta, eps)
-        weights = mojd.pcd(gramian, tau, scales=scales, rescale=bool(rescale), nonfinite="propagate")
+        weights = pcd(gramian, tau, scales=scales, rescale=bool(rescale))
         return weights, state
 
     return StatefulWeighting(init, update)

@@ -56,13 +56,13 @@ def aggregate_gradients(
     --------
     >>> import jax.numpy as jnp, mojd.jax, optax
     >>> losses = [lambda p: (p[0] - 1) ** 2, lambda p: p[0] ** 2 + p[1] ** 2]
-    >>> optimizer = optax.chain(mojd.jax.aggregate_gradients("upgrad"), optax.sgd(0.625))
+    >>> optimizer = optax.chain(mojd.jax.aggregate_gradients("upgrad"), optax.sgd(0.5))
     >>> params = jnp.array([0.5, 1.0])
     >>> state = optimizer.init(params)
     >>> values, jacobian = mojd.jax.value_and_jacobian(losses)(params)
     >>> updates, state = optimizer.update(jacobian, state, params)
     >>> optax.apply_updates(params, updates).round(3)
-    Array([0.75, 0.25], dtype=float32)
+    Array([0.7, 0.4], dtype=float32)
     """
     try:
         import optax

@@ -54,8 +54,8 @@ def task_losses(params: Any, x: Array, y: Array, **options: Any) -> Array:
 
 
 def example_loss(params: Any, x: Array, y: Array, **options: Any) -> Array:
-    squares: Array = (outputs(params, x, **options) - y) ** 2
-    return squares.sum()
+    total: Array = ((outputs(params, x, **options) - y) ** 2).sum()
+    return total
 
 
 def over_model(partial: Array) -> Array:
@@ -143,7 +143,8 @@ def explicit_axes() -> None:
             hidden = jnp.tanh(x @ params["in"] + params["bias"])
             found = jnp.einsum("bh,th->bt", hidden, params["out"], out_sharding=P("data"))
             found = found + params["offset"] + x[..., :5] @ params["odd"][:, None]
-            return ((found - y[:, None] * jnp.arange(1.0, TASKS + 1)) ** 2).mean(0)
+            means: Array = ((found - y[:, None] * jnp.arange(1.0, TASKS + 1)) ** 2).mean(0)
+            return means
 
         step = jax.jit(mojd.jax.value_and_direction(losses, softened, info=True))
         args = placed(mesh)

@@ -24,6 +24,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: written.get(name, f"did not finish:\n{process.stderr}") for name in CASES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_unsharded_result(found: dict[str, str], case: str) -> None:
     assert not found[case], found[case]
