@@ -180,9 +180,10 @@ print(json.dumps(sorted(public)))
     def test_all_is_sorted_and_exists(self, module: ModuleType) -> None:
         self.check_names(module)
 
-    def test_names_of_the_adapter(self) -> None:
-        pytest.importorskip("torch")
-        self.check_names(importlib.import_module("mojd.torch"))
+    @pytest.mark.parametrize("framework", ["torch", "jax"])
+    def test_names_of_the_adapters(self, framework: str) -> None:
+        pytest.importorskip(framework)
+        self.check_names(importlib.import_module(f"mojd.{framework}"))
 
     def check_names(self, module: ModuleType) -> None:
         names: list[str] = list(module.__all__)

@@ -258,7 +258,9 @@ class TestCompiled:
 
 
 class TestNonFinite:
-    @pytest.mark.parametrize("weighting", ["upgrad", "mean", softened, mojd.jax.pcd_weighting()])
+    @pytest.mark.parametrize(
+        "weighting", ["upgrad", "mean", softened, mojd.jax.pcd_weighting(), lambda G: jnp.array([0.0, 1.0])]
+    )
     @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
     def test_spreads_to_the_direction_and_not_to_the_state(self, weighting: Any, bad: float) -> None:
         has_state = isinstance(weighting, mojd.jax.StatefulWeighting)
@@ -295,11 +297,11 @@ class TestPCD:
             assert int(state.steps) == own.steps
 
     def test_scales_keep_their_digits_in_float32(self) -> None:
-        """In float32, 1 − 0.999ᵗ by subtraction is wrong in its fifth digit."""
+        """In float32, 1 − 0.999ᵗ by subtraction is wrong in its fifth digit; rescaling would hide that."""
         gramian = np.array([[4.0, -1.0], [-1.0, 9.0]])
         scales, _ = mojd.normalise(mojd.init_normaliser(2), gramian)
-        expected = mojd.pcd(gramian, scales=scales, rescale=True)
-        pcd = mojd.jax.pcd_weighting()
+        expected = mojd.pcd(gramian, scales=scales)
+        pcd = mojd.jax.pcd_weighting(rescale=False)
         weights, state = jax.jit(pcd.update)(jnp.asarray(gramian, jnp.float32), pcd.init(2))
         assert state.mean_square.dtype == jnp.float32
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
