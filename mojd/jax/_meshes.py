@@ -36,7 +36,7 @@ def varying_axes(value: Any) -> frozenset[Hashable]:
     """
     known = value if isinstance(value, jax.ShapeDtypeStruct) else jax.typeof(value)
     kind = getattr(known, "manual_axis_type", None)
-    # Until JAX 0.9 the set was an attribute of its own.
+    # In older versions the set is an attribute of its own.
     found = getattr(known, "vma", None) if kind is None else kind.varying
     return frozenset(found or ())
 
