@@ -158,7 +158,7 @@ def solve_now(method: Callable[..., Triple], gramian: Any, linear: Any, precisio
     if R > 1 and B * R * K * K <= SMALL:
         own = solve_now(method, np.repeat(gramian, R, axis=0), linear.reshape(B * R, 1, K), precision)
         return RawSolution(own.x.reshape(B, R, K), own.status.reshape(B, R), own.iterations.reshape(B, R))
-    owners, rows, size = _room(B, 4), _room(R, 4), _room(K, 2)
+    owners, rows, size = _room(B, 16), _room(R, 16), _room(K, 2)
     matrices, vectors = np.zeros((owners, size, size)), np.zeros((owners, rows, size))
     matrices[:B, :K, :K], vectors[:B, :R, :K] = gramian, linear
     device = jax.devices("cpu")[0] if method is by_kernels else None
