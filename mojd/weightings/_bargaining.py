@@ -20,7 +20,9 @@ from mojd._arrays import Array, FloatArray, precision_of
 from mojd.certificates import power_of_two
 from mojd.solvers import solve
 from mojd.status import Status
+from mojd.weightings._bargaining_derivative import bargain_derivative
 from mojd.weightings._bargaining_newton import ROUNDING, Bargain, newton, ratios
+from mojd.weightings._loops import with_derivative
 from mojd.weightings._shared import View, require_answers
 from mojd.weightings.mgda import mgda_problem
 
@@ -36,9 +38,15 @@ def bargain(gramian: View, preference: Array, power: float) -> Array:
     """
     xp = gramian.xp
     batch = np.broadcast_shapes(gramian.batch_shape, tuple(preference.shape[:-1]))
-    problem = prepare(gramian, preference, power)
-    y = newton(xp, problem, power)
-    return xp.reshape(y * problem.unit, (*batch, gramian.size))
+
+    def solve_for(values: Array, target: Array) -> Array:
+        problem = prepare(View(gramian.original, values, xp), target, power)
+        return xp.reshape(newton(xp, problem, power) * problem.unit, (*batch, gramian.size))
+
+    def change(x: Array, at: tuple[Array, Array], changes: tuple[Array, Array]) -> Array:
+        return bargain_derivative(xp, x, at[0], changes[0], at[1], changes[1], power)
+
+    return with_derivative(solve_for, change, (gramian.values, preference))
 
 
 def residual(weights: FloatArray, gramian: FloatArray, preference: FloatArray, power: float) -> FloatArray:

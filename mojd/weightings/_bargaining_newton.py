@@ -11,6 +11,8 @@ from mojd._arrays import Array, FloatArray
 from mojd.certificates import accurate_product
 from mojd.errors import SolverError
 from mojd.weightings._double_double import solve_shifted
+from mojd.weightings._loops import iterate
+from mojd.weightings._traced import holds_traced
 
 _EPS = 2.0**-52
 # |yᵢʳ·(Ay)ᵢ/cᵢ − 1| may be this much, and this many units of rounding in the terms of (Ay)ᵢ.
@@ -97,37 +99,81 @@ def _start(xp: Any, problem: Bargain, power: float) -> Array:
     return y * xp.where(usable, ratio, xp.ones_like(ratio)) ** (1.0 / (1.0 + power))
 
 
+class _Search(NamedTuple):
+    """Where the method stands: y, the Newton step from there, and the best y that there has been.
+
+    Attributes
+    ----------
+    y, relative : array, shape (N, K)
+        y, and the step δ = Δy/y.
+    decrement : array, shape (N, 1)
+        What the objective falls by along the step at first.
+    best : array, shape (N, K)
+        The y of the least merit.
+    smallest, idle : array, shape (N, 1)
+        That merit, and how many steps there have been since one halved it.
+    running : bool array, shape (N, 1)
+        Whether the search goes on.
+    """
+
+    y: Array
+    relative: Array
+    decrement: Array
+    best: Array
+    smallest: Array
+    idle: Array
+    running: Array
+
+
 def newton(xp: Any, problem: Bargain, power: float) -> Array:
     """Return y; the steps of a problem do not depend on the others beside it.
 
     That the ratios are 1 to rounding does not settle y in the directions in which A is nearly singular:
     a problem ends when steps do not become shorter any more. Devices solve the linear equations in float64
-    only.
+    only, and make a fixed number of steps. Where the method fails, programs of JAX, which can't raise, go on
+    with NaN.
     """
-    on_cpu = xp is np
+    traced = holds_traced(problem)
+    looks = xp is np or traced
+    most, halvings = (
+        (_CPU_ITERATIONS, _CPU_HALVINGS) if looks else (_DEVICE_ITERATIONS, _DEVICE_HALVINGS)
+    )
     y = _start(xp, problem, power)
-    best, smallest = y, xp.full_like(y[:, :1], math.inf)
-    idle = xp.zeros_like(smallest)
-    for _ in range(_CPU_ITERATIONS if on_cpu else _DEVICE_ITERATIONS):
-        ratio, terms = ratios(xp, problem, y, power)
-        excess = xp.max(abs(ratio - 1.0) / (_TOLERANCE + ROUNDING * terms), axis=-1, keepdims=True)
-        relative, decrement = _direction(xp, problem, y, ratio, power)
-        length = xp.max(abs(relative), axis=-1, keepdims=True)
-        one = xp.ones_like(length)
-        merit = xp.where(excess <= 1.0, xp.minimum(length, one), 1.0 + excess)
-        better = merit < smallest
-        idle = xp.where(merit < 0.5 * smallest, 0.0 * one, idle + 1.0)
-        best, smallest = xp.where(better, y, best), xp.where(better, merit, smallest)
-        patience = xp.where(smallest <= _SHORT, _PATIENCE * one, _LONG_PATIENCE * one)
-        done = (smallest <= _ARRIVED) | ((smallest <= one) & (idle >= patience))
-        if on_cpu and bool(xp.all(done)):
-            break
-        halvings = _CPU_HALVINGS if on_cpu else _DEVICE_HALVINGS
-        moved = _step(xp, problem, y, relative, decrement, power, halvings)
-        y = xp.where(done | ~xp.isfinite(moved), y, moved)
-    if on_cpu:
-        _require_answers(problem, best, power)
+    none = xp.full_like(y[:, :1], math.inf)
+    search = _Search(y, xp.zeros_like(y), none, y, none, xp.zeros_like(none), none > 0)
+
+    def advance(now: _Search) -> _Search:
+        moved = _step(xp, problem, now, power, halvings, looks)
+        return _assess(xp, problem, now, xp.where(now.running & xp.isfinite(moved), moved, now.y), power)
+
+    if not traced:
+        # Programs take a step of length 0 instead, so as to be compiled in two thirds of the time.
+        search, most = _assess(xp, problem, search, y, power), most - 1
+    best = iterate(search, advance, lambda now: now.running, most, looks=looks).best
+    if not looks:
+        return best
+    error = _error(xp, problem, best, power)
+    if traced:
+        return xp.where(error <= _GIVEN_UP, best, xp.full_like(best, math.nan))
+    _require_answers(error)
     return best
+
+
+def _assess(xp: Any, problem: Bargain, search: _Search, y: Array, power: float) -> _Search:
+    """Return the state of the search at y."""
+    ratio, terms = ratios(xp, problem, y, power)
+    excess = xp.max(abs(ratio - 1.0) / (_TOLERANCE + ROUNDING * terms), axis=-1, keepdims=True)
+    relative, decrement = _direction(xp, problem, y, ratio, power)
+    length = xp.max(abs(relative), axis=-1, keepdims=True)
+    one = xp.ones_like(length)
+    merit = xp.where(excess <= 1.0, xp.minimum(length, one), 1.0 + excess)
+    better = merit < search.smallest
+    idle = xp.where(merit < 0.5 * search.smallest, 0.0 * one, search.idle + 1.0)
+    best = xp.where(better, y, search.best)
+    smallest = xp.where(better, merit, search.smallest)
+    patience = xp.where(smallest <= _SHORT, _PATIENCE * one, _LONG_PATIENCE * one)
+    done = (smallest <= _ARRIVED) | ((smallest <= one) & (idle >= patience))
+    return _Search(y, relative, decrement, best, smallest, idle, ~done)
 
 
 def _direction(xp: Any, problem: Bargain, y: Array, ratio: Array, power: float) -> tuple[Array, Array]:
@@ -178,14 +224,21 @@ def _twice_as_precise(
     return found
 
 
-def _step(
-    xp: Any, problem: Bargain, y: Array, relative: Array, decrement: Array, power: float, halvings: int
-) -> Array:
+class _Halving(NamedTuple):
+    """The end of a step, whether the objective rises there (N, 1), and the length (N, 1) to try next."""
+
+    end: Array
+    rising: Array
+    length: Array
+
+
+def _step(xp: Any, problem: Bargain, search: _Search, power: float, halvings: int, looks: bool) -> Array:
     """Take a Newton step: in full, else bent, else straight and halved while the objective rises at its end.
 
     Straight steps keep Ay where A is nearly singular: with weights of 10⁶, what any bend adds to them is
     many times the gains. Bent ones let a weight fall by orders of magnitude without holding up the others.
     """
+    y, relative, decrement = search.y, search.relative, search.decrement
     fastest = xp.max(-relative, axis=-1, keepdims=True)
     one = xp.ones_like(fastest)
     longest = xp.minimum(one, _TO_BOUNDARY / xp.where(fastest > 0, fastest, one))
@@ -195,15 +248,18 @@ def _step(
     rate = xp.where(longest < 1.0, rate, 1.0 / (1.0 + longest * relative))
     rising = ~settled & _rises(xp, problem, end, rate * relative, decrement, power)
     length = xp.where(longest < 1.0, longest, 0.5 * one)
-    for _ in range(halvings):
-        if xp is np and not rising.any():
-            break
-        straight = y * (1.0 + length * relative)
-        end = xp.where(rising, straight, end)
-        rate = 1.0 / (1.0 + length * relative)
-        rising = rising & _rises(xp, problem, end, rate * relative, decrement, power)
-        length = 0.5 * length
-    return end
+
+    def halve(now: _Halving) -> _Halving:
+        straight = y * (1.0 + now.length * relative)
+        rate = 1.0 / (1.0 + now.length * relative)
+        return _Halving(
+            xp.where(now.rising, straight, now.end),
+            now.rising & _rises(xp, problem, straight, rate * relative, decrement, power),
+            0.5 * now.length,
+        )
+
+    halving = _Halving(end, rising, length)
+    return iterate(halving, halve, lambda now: now.rising, halvings, looks=looks).end
 
 
 def _rises(xp: Any, problem: Bargain, end: Array, change: Array, decrement: Array, power: float) -> Array:
@@ -228,14 +284,19 @@ def _bent(xp: Any, y: Array, relative: Array, power: float) -> tuple[Array, Arra
     return xp.maximum(y * straight * bent ** (-1.0 / power), zero + 1e-300), 1.0 / (straight * bent)
 
 
-def _require_answers(problem: Bargain, y: FloatArray, power: float) -> None:
+def _error(xp: Any, problem: Bargain, y: Array, power: float) -> Array:
+    """Return max|yᵢ^power·(Ay)ᵢ/cᵢ − 1| beyond rounding, shape (N, 1)."""
+    ratio, terms = ratios(xp, problem, y, power)
+    beyond = abs(ratio - 1.0) - ROUNDING * terms
+    return xp.max(xp.maximum(beyond, xp.zeros_like(beyond)), axis=-1, keepdims=True)
+
+
+def _require_answers(error: FloatArray) -> None:
     """Raise if a problem on the CPU has not come near its solution."""
-    ratio, terms = ratios(np, problem, y, power)
-    worst = np.max(np.maximum(abs(ratio - 1.0) - ROUNDING * terms, 0.0), axis=-1)
-    failed = ~(worst <= _GIVEN_UP)
+    failed = ~(error <= _GIVEN_UP)
     if failed.any():
         raise SolverError(
-            f"the Newton method gave up on {int(failed.sum())} of {len(worst)} problems after "
-            f"{_CPU_ITERATIONS} steps, with a relative error of {float(worst.max()):.3g}; rescale the losses "
+            f"the Newton method gave up on {int(failed.sum())} of {len(error)} problems after "
+            f"{_CPU_ITERATIONS} steps, with a relative error of {float(error.max()):.3g}; rescale the losses "
             "so that their gradients are of similar size"
         )
