@@ -13,6 +13,7 @@ from mojd._arrays import Array, precision_of
 from mojd.certificates import power_of_two
 from mojd.qp import NNQP
 from mojd.status import Status
+from mojd.weightings._loops import iterate, with_derivative
 from mojd.weightings._shared import View, solved
 
 # Each round costs two solves. The families of the tests need up to eight rounds.
@@ -150,35 +151,78 @@ def _is_nearest(ball: Ball, point: Point) -> Array:
     return xp.max(both, axis=-1) <= allowed
 
 
+class _Search(NamedTuple):
+    """Points within the ball and beyond it, with what lies between them on the sphere.
+
+    Attributes
+    ----------
+    previous, low, high : Point
+        `low` within and `high` beyond the ball, and what was `low` before.
+    level : float64 array, shape (...)
+        λ where the segment from `low` to `high` crosses the sphere.
+    y : float64 array, shape (..., K)
+        y there; it stays as it is once it is the answer.
+    found : bool array, shape (...)
+        Whether it is.
+    """
+
+    previous: Point
+    low: Point
+    high: Point
+    level: Array
+    y: Array
+    found: Array
+
+
 def best_in_ball(matrix: View, c: float) -> Array:
-    """Return y ≥ 0 (..., K) for which g₀ + Jᵀy is the best direction within the ball around g₀.
+    """Return y ≥ 0 (..., K) for which g₀ + Jᵀy is the best direction within the ball around g₀."""
+
+    def change(y: Array, on_sphere: Array, at: tuple[Array], changes: tuple[Array]) -> Array:
+        from mojd.weightings._ball_derivative import ball_derivative
+
+        return ball_derivative(y, on_sphere, at[0], changes[0], c)
+
+    def search(values: Array) -> tuple[Array, Array]:
+        return _search(View(matrix.original, values, matrix.xp), c)
+
+    return with_derivative(search, change, (matrix.values,))
+
+
+def _search(matrix: View, c: float) -> tuple[Array, Array]:
+    """Return y, and 1.0 where the direction lies on the sphere, 0.0 where it lies within.
 
     The distance from g₀ is a convex and increasing function of the level λ. Along the segment between two
     points it is the square root of a quadratic, and no less than that function; equal to it if the two
     points have the same active constraints, which ends the search: the answer lies on that segment.
     """
     ball, xp = ball_around_mean(matrix, c), matrix.xp
-    low, high, found = _bracket(ball)
-    previous = low
-    y = xp.where(found[..., None], low.y, xp.zeros_like(low.y))
-    for _ in range(ROUNDS):
-        theta = _crossing(ball, low, high)
-        theta = xp.where(theta > 0, theta, xp.zeros_like(theta))
-        theta = xp.where(theta < 1, theta, xp.ones_like(theta))
-        inner = _between(low, high, theta)
-        y = xp.where(found[..., None], y, inner.y)
-        narrow = high.level - low.level <= 2 * EPS * abs(high.level)
-        found = found | narrow | _is_nearest(ball, inner)
-        if bool(xp.all(found)):
-            break
-        inner = _nearest(ball, inner.level)
-        previous, low, high = _narrow(ball, inner, previous, low, high)
+    low, high, within = _bracket(ball)
+    y = xp.where(within[..., None], low.y, xp.zeros_like(low.y))
+
+    def advance(now: _Search) -> _Search:
+        inner = _nearest(ball, now.level)
+        previous, low, high = _narrow(ball, inner, now.previous, now.low, now.high)
         beyond = _between(previous, low, _crossing(ball, previous, low)).level
         inside = (beyond > low.level) & (beyond < high.level)
         beyond = _nearest(ball, xp.where(inside, beyond, _middle(ball, low.level, high.level)))
-        found = found | ~inner.feasible | ~beyond.feasible
-        previous, low, high = _narrow(ball, beyond, previous, low, high)
-    return y
+        found = now.found | ~inner.feasible | ~beyond.feasible
+        return _interpolate(ball, *_narrow(ball, beyond, previous, low, high), now.y, found)
+
+    start = _interpolate(ball, low, low, high, y, within)
+    search = iterate(start, advance, lambda now: ~now.found, ROUNDS - 1)
+    return search.y, xp.where(within, xp.zeros_like(ball.radius), xp.ones_like(ball.radius))
+
+
+def _interpolate(ball: Ball, previous: Point, low: Point, high: Point, y: Array, found: Array) -> _Search:
+    """Cross the sphere on the segment between two points, and see whether that is the answer."""
+    xp = ball.view.xp
+    theta = _crossing(ball, low, high)
+    theta = xp.where(theta > 0, theta, xp.zeros_like(theta))
+    theta = xp.where(theta < 1, theta, xp.ones_like(theta))
+    inner = _between(low, high, theta)
+    y = xp.where(found[..., None], y, inner.y)
+    narrow = high.level - low.level <= 2 * EPS * abs(high.level)
+    return _Search(previous, low, high, inner.level, y, found | narrow | _is_nearest(ball, inner))
 
 
 def _middle(ball: Ball, low: Array, high: Array) -> Array:

@@ -39,11 +39,11 @@ def bargain(gramian: View, preference: Array, power: float) -> Array:
     xp = gramian.xp
     batch = np.broadcast_shapes(gramian.batch_shape, tuple(preference.shape[:-1]))
 
-    def solve_for(values: Array, target: Array) -> Array:
+    def solve_for(values: Array, target: Array) -> tuple[Array, None]:
         problem = prepare(View(gramian.original, values, xp), target, power)
-        return xp.reshape(newton(xp, problem, power) * problem.unit, (*batch, gramian.size))
+        return xp.reshape(newton(xp, problem, power) * problem.unit, (*batch, gramian.size)), None
 
-    def change(x: Array, at: tuple[Array, Array], changes: tuple[Array, Array]) -> Array:
+    def change(x: Array, _: None, at: tuple[Array, Array], changes: tuple[Array, Array]) -> Array:
         return bargain_derivative(xp, x, at[0], changes[0], at[1], changes[1], power)
 
     return with_derivative(solve_for, change, (gramian.values, preference))

@@ -70,30 +70,32 @@ def _in_program(
 
 
 def with_derivative(
-    function: Callable[..., Array], derivative: Callable[..., Array], arrays: tuple[Array, ...]
+    function: Callable[..., tuple[Array, Any]], derivative: Callable[..., Array], arrays: tuple[Array, ...]
 ) -> Array:
-    """Call ``function(*arrays)``, and give it a derivative if JAX traces one of the arrays.
+    """Return the first of what ``function(*arrays)`` returns, with a derivative if JAX traces an array.
 
     Parameters
     ----------
     function : callable
-        From arrays to one array; it sees none that it is not given.
+        From arrays to one array, and what else is known about it: None or floating-point arrays. It sees no
+        array that it is not given.
     derivative : callable
-        ``derivative(result, arrays, changes)``, linear in the changes of the arrays, to the change of the
-        result: that of the equations which the result solves, not of the loop that found it.
+        ``derivative(result, known, arrays, changes)``, linear in the changes of the arrays, to the change of
+        the result: that of the equations which the result solves, not of the loop that found it.
     arrays : tuple of arrays
         In float64.
     """
     if not holds_traced(arrays):
-        return function(*arrays)
+        return function(*arrays)[0]
     import jax
+    import jax.numpy as jnp
 
     differentiable = jax.custom_jvp(function)
 
     @differentiable.defjvp
-    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-        result = differentiable(*primals)
-        return result, derivative(result, primals, tangents)
+    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Any, Any]:
+        result, known = differentiable(*primals)
+        change = derivative(result, known, primals, tangents)
+        return (result, known), (change, jax.tree.map(jnp.zeros_like, known))
 
-    found: Array = differentiable(*arrays)
-    return found
+    return differentiable(*arrays)[0]
