@@ -7,6 +7,7 @@ has not imported it, no argument can be one of its arrays.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Coroutine, Iterator
@@ -21,7 +22,7 @@ Array = Any
 FloatArray = NDArray[np.float64]
 
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
-_FLOATS = ("float16", "bfloat16", "float32", "float64", "longdouble", "float128")
+FLOATS = ("float16", "bfloat16", "float32", "float64", "longdouble", "float128")
 
 
 def _torch_tensor(array: Array) -> bool:
@@ -154,7 +155,7 @@ def as_array(value: Any, name: str) -> Array:
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     kind = dtype_name(value)
-    if kind not in _FLOATS and not kind.startswith(("int", "uint")):
+    if kind not in FLOATS and not kind.startswith(("int", "uint")):
         shape = tuple(value.shape)
         raise InvalidTypeError(
             f"{name} must hold real numbers, got dtype {kind} (shape {shape}, {type(value).__name__}); "
@@ -232,6 +233,13 @@ def device_of(array: Array) -> Any:
     return None if is_traced(array) else array.device
 
 
+def full_products(array: Array) -> Any:
+    """Return a context in which JAX multiplies float32 matrices in float32, and not in TF32 or bfloat16."""
+    if _jax_array(array):
+        return sys.modules["jax"].default_matmul_precision("highest")
+    return contextlib.nullcontext()
+
+
 def namespace(array: Array) -> Any:
     """Return the array-API namespace of `array`."""
     from array_api_compat import array_namespace
@@ -247,7 +255,7 @@ def restore(result: Array, like: Array) -> Array:
     """
     kind = dtype_name(like)
     is_float = dtype_name(result).startswith("float")
-    target = kind if is_float and kind in _FLOATS else None
+    target = kind if is_float and kind in FLOATS else None
     if not isinstance(result, np.ndarray):
         xp = namespace(result)
         return result if target is None else xp.astype(result, like.dtype)

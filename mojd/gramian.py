@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array, as_array, dtype_name, is_on_device, namespace, restore, to_numpy
+from mojd._arrays import (
+    FLOATS,
+    Array,
+    as_array,
+    dtype_name,
+    full_products,
+    is_on_device,
+    is_traced,
+    namespace,
+    restore,
+    to_numpy,
+)
 from mojd._checks import check_jacobian_shape
 
 
@@ -51,4 +62,7 @@ def gramian(jacobian: Any) -> Array:
         return restore(values @ np.swapaxes(values, -1, -2), rows)
     xp = namespace(rows)
     wide = xp.astype(rows, xp.float32) if half else rows
-    return restore(wide @ xp.matrix_transpose(wide), rows)
+    if is_traced(rows) and dtype_name(rows) not in FLOATS:
+        wide = rows.astype(float)
+    with full_products(rows):
+        return restore(wide @ xp.matrix_transpose(wide), rows)

@@ -22,8 +22,8 @@ def bargain_derivative(
 
     .. math:: (G + r \operatorname{diag}(c \circ x^{-r-1}))\, \dot x = \dot c \circ x^{-r} - \dot G x.
 
-    With h = x∘Gx = c∘x^(1−r), it is solved for √h·ẋ/x, in which nothing depends on the units of the losses and
-    the matrix has eigenvalues of r and more. 0 where xᵢ = 0.
+    With h = x∘Gx = c∘x^(1−r), it is solved for √h·ẋ/x, in which nothing depends on the units of the losses
+    and the matrix has eigenvalues of r and more. 0 where xᵢ = 0.
     """
     kept = x > 0
     safe = xp.where(kept, x, xp.ones_like(x))

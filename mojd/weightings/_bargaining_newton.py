@@ -135,9 +135,7 @@ def newton(xp: Any, problem: Bargain, power: float) -> Array:
     """
     traced = holds_traced(problem)
     looks = xp is np or traced
-    most, halvings = (
-        (_CPU_ITERATIONS, _CPU_HALVINGS) if looks else (_DEVICE_ITERATIONS, _DEVICE_HALVINGS)
-    )
+    most, halvings = (_CPU_ITERATIONS, _CPU_HALVINGS) if looks else (_DEVICE_ITERATIONS, _DEVICE_HALVINGS)
     y = _start(xp, problem, power)
     none = xp.full_like(y[:, :1], math.inf)
     search = _Search(y, xp.zeros_like(y), none, y, none, xp.zeros_like(none), none > 0)

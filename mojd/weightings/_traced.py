@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from mojd._arrays import is_traced
+from mojd._arrays import is_array, is_traced
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -21,12 +21,18 @@ def holds_traced(value: Any) -> bool:
     return is_traced(value)
 
 
+def as_before(part: Any, before: Any) -> Any:
+    """Return a part of a new state in the dtype of the old one if it is traced: ``lax.scan`` insists."""
+    return part.astype(before.dtype) if is_traced(part) and is_array(before) else part
+
+
 def traceable(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Let a method take traced values of JAX.
 
     Its formula must do without the numbers, as it does for arrays on a device: there is no check of values,
     no Python that depends on them, and NaN propagates. It is compiled with float64 inside, whatever JAX is
-    set to, and its derivative is that of the formula.
+    set to, and its derivative is that of the formula. Whatever
+    ``nonfinite`` says: a program can't raise.
     """
 
     @functools.wraps(function)

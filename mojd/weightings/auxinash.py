@@ -22,7 +22,7 @@ from mojd.weightings._shared import (
     vector,
     view,
 )
-from mojd.weightings._traced import traceable
+from mojd.weightings._traced import as_before, traceable
 
 
 @traceable
@@ -191,7 +191,8 @@ def update_preferences(
     Returns
     -------
     array, shape (..., K)
-        The new p > 0 with sum 1, in the namespace, dtype and device of `gramian`.
+        The new p > 0 with sum 1, in the namespace, dtype and device of `gramian`; in programs of JAX in the
+        dtype of `pref_vector`, so that it can be carried through ``lax.scan``.
 
     Raises
     ------
@@ -252,7 +253,7 @@ def update_preferences(
     descent = rate * xp.sum(derivative * gains[..., :, None], axis=-2)
     moved = xp.maximum(preference + step * descent, xp.zeros_like(descent) + least)
     moved = moved / xp.sum(moved, axis=-1, keepdims=True)
-    return finish(xp.where(finite, moved, preference), matrix)
+    return as_before(finish(xp.where(finite, moved, preference), matrix), pref_vector)
 
 
 def _row(value: Any, name: str, meaning: str, gramian: View, nonfinite: str) -> Array:

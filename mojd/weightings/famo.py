@@ -13,7 +13,7 @@ from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.weightings._losses import LossView, by_losses, check_losses, loss_argument, view_losses
 from mojd.weightings._registry import LossWeighting, register
 from mojd.weightings._shared import beside
-from mojd.weightings._traced import traceable
+from mojd.weightings._traced import as_before, traceable
 
 
 class FamoState(NamedTuple):
@@ -215,7 +215,8 @@ def update_famo(
     logits = _logits(state, before)
     z = _softmax(xp, logits)
     delta = z * (change - xp.sum(z * change, axis=-1, keepdims=True))
-    return FamoState(xp.where(finite, logits - rate * (delta + pull * logits), logits))
+    moved = xp.where(finite, logits - rate * (delta + pull * logits), logits)
+    return FamoState(as_before(moved, state.logits))
 
 
 def _check_state(state: Any) -> None:

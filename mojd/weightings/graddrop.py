@@ -10,7 +10,7 @@ from mojd import _checks
 from mojd._arrays import Array, as_array, is_on_device, to_float64
 from mojd.certificates import power_of_two
 from mojd.errors import InvalidInputError
-from mojd.weightings._draws import random_generator
+from mojd.weightings._draws import uniform
 from mojd.weightings._registry import Aggregator, register
 from mojd.weightings._rows import by_rows
 from mojd.weightings._shared import View, beside
@@ -19,7 +19,7 @@ from mojd.weightings._traced import traceable
 
 @traceable
 def graddrop(
-    jacobian: Any, leak: Any = None, *, seed: int | np.random.Generator, nonfinite: str = "raise"
+    jacobian: Any, leak: Any = None, *, seed: int | np.random.Generator | Array, nonfinite: str = "raise"
 ) -> Array:
     r"""Compute the GradDrop direction: per parameter, the entries of one sign, drawn by their majority.
 
@@ -36,9 +36,10 @@ def graddrop(
     leak : array, shape (..., K), optional
         ℓ in [0, 1]: which part of a gradient passes whatever its signs. 0 by default; 1 everywhere
         gives the sum of the gradients.
-    seed : int or numpy.random.Generator
+    seed : int, numpy.random.Generator or key of JAX
         An integer gives the same draws whenever it is passed with the same shape. A generator moves on,
-        and is what a training loop passes. Every problem of a batch has draws of its own.
+        and is what a training loop passes. Every problem of a batch has draws of its own. Under ``jax.jit``
+        and the like it is a key, ``jax.random.key(0)``, split at every step.
     nonfinite : {'raise', 'propagate'}
         What to do about NaN and infinity: raise an error, or return NaN for the problems concerned. On a
         device, always the latter.
@@ -56,7 +57,7 @@ def graddrop(
     NonFiniteError
         If there is NaN or infinity and `nonfinite` is 'raise'.
     InvalidTypeError
-        If `seed` is neither an integer nor a generator.
+        If `seed` is neither an integer nor a generator nor a key.
 
     Notes
     -----
@@ -83,8 +84,8 @@ def graddrop(
         batch = rows.batch_shape
         if leaks is not None:
             batch = np.broadcast_shapes(batch, tuple(leaks.shape[:-1]))
-        uniform = random_generator(seed).random((*batch, int(rows.values.shape[-1])))
-        return _masked_sum(rows, leaks, beside(uniform, rows))
+        drawn = uniform(seed, (*batch, int(rows.values.shape[-1])), rows)
+        return _masked_sum(rows, leaks, beside(drawn, rows))
 
     return by_rows(jacobian, nonfinite, formula)
 

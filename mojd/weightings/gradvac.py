@@ -14,7 +14,7 @@ from mojd.weightings._draws import visiting_orders
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, check_values, finish, view
 from mojd.weightings._surgery import Visit, operate
-from mojd.weightings._traced import traceable
+from mojd.weightings._traced import as_before, traceable
 
 
 class GradVacState(NamedTuple):
@@ -49,7 +49,7 @@ def gradvac(
     state: GradVacState,
     gramian: Any,
     *,
-    seed: int | np.random.Generator,
+    seed: int | np.random.Generator | Array,
     beta: float = 0.5,
     nonfinite: str = "raise",
 ) -> tuple[Array, GradVacState]:
@@ -72,9 +72,10 @@ def gradvac(
         From :func:`init_gradvac` or the previous call. It is not modified.
     gramian : array, shape (..., K, K)
         This step's G = J Jᵀ.
-    seed : int or numpy.random.Generator
+    seed : int, numpy.random.Generator or key of JAX
         An integer gives the same draws whenever it is passed with the same shape. A generator moves on,
-        and is what a training loop passes. Every problem of a batch has draws of its own.
+        and is what a training loop passes. Every problem of a batch has draws of its own. Under ``jax.jit``
+        and the like it is a key, ``jax.random.key(0)``, split at every step.
     beta : float in [0, 1]
         How fast the averages follow. With 0 they stay as they are.
     nonfinite : {'raise', 'propagate'}
@@ -96,7 +97,7 @@ def gradvac(
     NonFiniteError
         If there is NaN or infinity and `nonfinite` is 'raise'.
     InvalidTypeError
-        If `seed` is neither an integer nor a generator, or `state` is no state.
+        If `seed` is neither an integer nor a generator nor a key, or `state` is no state.
 
     Notes
     -----
@@ -136,7 +137,7 @@ def gradvac(
     orders = visiting_orders(seed, tuple(targets.shape[:-2]), matrix)
     weights = operate(clean, orders, vaccine)
     weights = xp.where(finite, weights, xp.full_like(weights, math.nan))
-    return finish(weights, matrix), GradVacState(vaccine.targets)
+    return finish(weights, matrix), GradVacState(as_before(vaccine.targets, state.cosines))
 
 
 def _targets(state: GradVacState, matrix: View) -> Array:
@@ -193,7 +194,7 @@ class _Vaccine:
 
 
 def _first_step(
-    gramian: Any, *, seed: int | np.random.Generator, beta: float = 0.5, nonfinite: str = "raise"
+    gramian: Any, *, seed: int | np.random.Generator | Array, beta: float = 0.5, nonfinite: str = "raise"
 ) -> Array:
     """Return the weights of a first step."""
     state = init_gradvac(view(gramian).size)

@@ -13,6 +13,7 @@ from mojd._arrays import (
     device_of,
     is_array,
     is_on_device,
+    is_traced,
     namespace,
     precision_of,
     restore,
@@ -23,6 +24,7 @@ from mojd._checks import check_gramian_shape, check_gramian_values, check_rows, 
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.solvers import fused
 from mojd.weightings._shared import plain_gramian
+from mojd.weightings._traced import as_before, traceable
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -35,11 +37,11 @@ class NormaliserState(NamedTuple):
     mean_square : array, shape (..., K)
         v, the biased exponential moving average of ‖g‖², float64 on the CPU.
     steps : int
-        t, how many finite Gramians went into it.
+        t, how many finite Gramians went into it; in programs of JAX, an integer array of shape ().
     """
 
     mean_square: Array
-    steps: int
+    steps: int | Array
 
 
 def init_normaliser(size: int) -> NormaliserState:
@@ -58,6 +60,7 @@ def init_normaliser(size: int) -> NormaliserState:
     return NormaliserState(np.zeros(size), 0)
 
 
+@traceable
 def normalise(
     state: NormaliserState, gramian: Any, beta: float = 0.999, eps: float = 1e-8
 ) -> tuple[Array, NormaliserState]:
@@ -83,7 +86,8 @@ def normalise(
         s, float64, in the namespace of `gramian`: one over the typical norm of each gradient. 0
         for an objective whose gradient has always been 0, if `eps` is 0.
     state : NormaliserState
-        To be passed to the next call. A Gramian that holds NaN or infinity leaves it as it was.
+        To be passed to the next call. A Gramian that holds NaN or infinity leaves it as it was. In programs
+        of JAX its dtypes stay, so that it can be carried through ``lax.scan``.
 
     Raises
     ------
@@ -125,6 +129,8 @@ def normalise(
     if not is_array(average):
         raise InvalidInputError("state must come from mojd.init_normaliser or from mojd.normalise")
     check_rows(average, int(matrix.shape[-1]), "state.mean_square", "one entry per objective of the gramian")
+    if is_traced(matrix):
+        return _traced(state, matrix, beta, eps)
     on_device = is_on_device(matrix)
     xp = namespace(matrix) if on_device else np
     if on_device:
@@ -144,6 +150,23 @@ def normalise(
     return restore(_scales(xp, average, steps, beta, eps), _float64_like(matrix)), NormaliserState(
         average, steps
     )
+
+
+def _traced(state: NormaliserState, matrix: Array, beta: float, eps: float) -> tuple[Array, NormaliserState]:
+    """Update the state with a Gramian whose numbers are not known yet."""
+    xp = namespace(matrix)
+    before = state.steps if is_array(state.steps) else xp.asarray(state.steps, dtype=xp.int32)
+    finite = xp.all(xp.isfinite(matrix))
+    squares = xp.where(finite, xp.astype(xp.linalg.diagonal(matrix), xp.float64), 0.0)
+    known = xp.astype(state.mean_square, xp.float64)
+    average = xp.where(finite, beta * known + (1.0 - beta) * squares, known)
+    # Weakly typed if it was so before: else the second call would be compiled anew.
+    count = before + xp.where(finite, xp.ones_like(before), xp.zeros_like(before))
+    steps = xp.astype(count, xp.float64)
+    # 1/0 and 0/0 have no place in a derivative, even where they are not taken.
+    missing = xp.where(count > 0, 1.0 - beta**steps, xp.ones_like(steps))
+    scales = _inverse_root(xp, average / missing, eps)
+    return scales, NormaliserState(as_before(average, state.mean_square), count)
 
 
 def _plain(
@@ -172,9 +195,12 @@ def _float64_like(array: Array) -> Array:
     return restore(np.zeros((), dtype=np.int64), array)
 
 
-def _scales(xp: Any, average: Array, steps: int, beta: float, eps: float) -> Array:
+def _scales(xp: Any, average: Array, steps: Any, beta: float, eps: float) -> Array:
     """Return 1/√(v̂ + ε), and 0 where that is 1/0."""
-    corrected = average / (1.0 - beta**steps) if steps else average
+    return _inverse_root(xp, average / (1.0 - beta**steps) if steps else average, eps)
+
+
+def _inverse_root(xp: Any, corrected: Array, eps: float) -> Array:
     square = corrected + eps
     positive = square > 0
     return xp.where(positive, 1.0 / xp.sqrt(xp.where(positive, square, xp.ones_like(square))), 0.0 * square)

@@ -15,7 +15,7 @@ from mojd.weightings._traced import traceable
 
 
 @traceable
-def pcgrad(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "raise") -> Array:
+def pcgrad(gramian: Any, *, seed: int | np.random.Generator | Array, nonfinite: str = "raise") -> Array:
     r"""Compute the PCGrad weights: each gradient is projected off those that it conflicts with.
 
     For every i, starting from :math:`g_i' = g_i`, and for all :math:`j \ne i` in random order,
@@ -27,9 +27,10 @@ def pcgrad(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "r
     ----------
     gramian : array, shape (..., K, K)
         G = J Jᵀ of the gradients.
-    seed : int or numpy.random.Generator
+    seed : int, numpy.random.Generator or key of JAX
         An integer gives the same draws whenever it is passed with the same shape. A generator moves on,
-        and is what a training loop passes. Every problem of a batch has draws of its own.
+        and is what a training loop passes. Every problem of a batch has draws of its own. Under ``jax.jit``
+        and the like it is a key, ``jax.random.key(0)``, split at every step.
     nonfinite : {'raise', 'propagate'}
         What to do about NaN and infinity: raise an error, or return NaN for the problems concerned. On a
         device, always the latter.
@@ -46,7 +47,7 @@ def pcgrad(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "r
     NonFiniteError
         If there is NaN or infinity and `nonfinite` is 'raise'.
     InvalidTypeError
-        If `seed` is neither an integer nor a generator.
+        If `seed` is neither an integer nor a generator nor a key.
 
     Notes
     -----

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array
-from mojd.weightings._draws import random_generator
+from mojd._arrays import Array, namespace
+from mojd.weightings._draws import normal
 from mojd.weightings._registry import Weighting, register
 from mojd.weightings._shared import View, beside, by_formula
 from mojd.weightings._traced import traceable
 
 
 @traceable
-def rgw(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "raise") -> Array:
+def rgw(gramian: Any, *, seed: int | np.random.Generator | Array, nonfinite: str = "raise") -> Array:
     r"""Draw weights at random: the softmax of standard normals (random gradient weighting).
 
     .. math:: w = \operatorname{softmax}(z), \qquad z_i \sim \mathcal{N}(0, 1) \text{ independently}
@@ -23,9 +23,10 @@ def rgw(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "rais
     ----------
     gramian : array, shape (..., K, K)
         G = J Jᵀ of the gradients.
-    seed : int or numpy.random.Generator
+    seed : int, numpy.random.Generator or key of JAX
         An integer gives the same draws whenever it is passed with the same shape. A generator moves on,
-        and is what a training loop passes. Every problem of a batch has draws of its own.
+        and is what a training loop passes. Every problem of a batch has draws of its own. Under ``jax.jit``
+        and the like it is a key, ``jax.random.key(0)``, split at every step.
     nonfinite : {'raise', 'propagate'}
         What to do about NaN and infinity: raise an error, or return NaN for the problems concerned. On a
         device, always the latter.
@@ -42,7 +43,7 @@ def rgw(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "rais
     NonFiniteError
         If there is NaN or infinity and `nonfinite` is 'raise'.
     InvalidTypeError
-        If `seed` is neither an integer nor a generator.
+        If `seed` is neither an integer nor a generator nor a key.
 
     Notes
     -----
@@ -64,8 +65,8 @@ def rgw(gramian: Any, *, seed: int | np.random.Generator, nonfinite: str = "rais
     """
 
     def formula(matrix: View) -> Array:
-        drawn = random_generator(seed).standard_normal((*matrix.batch_shape, matrix.size))
-        exponentials = np.exp(drawn - drawn.max(axis=-1, keepdims=True))
+        drawn = normal(seed, (*matrix.batch_shape, matrix.size), matrix)
+        exponentials = namespace(drawn).exp(drawn - drawn.max(axis=-1, keepdims=True))
         return beside(exponentials / exponentials.sum(axis=-1, keepdims=True), matrix)
 
     return by_formula(gramian, nonfinite, formula)
