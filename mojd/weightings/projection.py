@@ -177,12 +177,12 @@ def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     array([-1.,  3.])
     """
     matrix = view(gramian)
-    if pref_vector is None:
-        sums = matrix.xp.sum(matrix.values, axis=-1)
-        return NNQP(matrix.original, _without_noise(matrix, sums, abs(matrix.values)))
-    preference = preference_of(pref_vector, matrix)
-    terms = preference[..., None, :] * matrix.values
-    return NNQP(matrix.original, _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms)))
+    terms = matrix.values
+    # Infinities make NaN of a sum, and of a product with 0, without a warning.
+    with np.errstate(invalid="ignore"):
+        if pref_vector is not None:
+            terms = preference_of(pref_vector, matrix)[..., None, :] * terms
+        return NNQP(matrix.original, _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms)))
 
 
 def dualproj_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:
@@ -239,7 +239,10 @@ def dualproj(
     ordinary = pref_vector is None and is_ordinary_call(solver, threads, nonfinite)
     plain = plain_gramian(gramian) if ordinary else None
     if plain is not None:
-        x = fused.solve_plain(plain[0], plain[0].sum(axis=-1), plain[1], bounded=True)
+        # Infinities of both signs are reported, or propagate, without a warning.
+        with np.errstate(invalid="ignore"):
+            linear = plain[0].sum(axis=-1)
+        x = fused.solve_plain(plain[0], linear, plain[1], bounded=True)
         if x is not None:
             return like_plain((1.0 + x) / len(x), gramian)
     return _dualproj(gramian, pref_vector, solver=solver, threads=threads, nonfinite=nonfinite)
