@@ -7,7 +7,6 @@ has not imported it, no argument can be one of its arrays.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from collections.abc import Coroutine, Iterator
@@ -43,6 +42,13 @@ def _cupy_array(array: Array) -> bool:
 def is_traced(value: Any) -> bool:
     """Whether `value` is an array that JAX traces, in jit, vmap or grad: it has a shape and no numbers."""
     return _jax_array(value) and isinstance(value, sys.modules["jax"].core.Tracer)
+
+
+def holds_traced(value: Any) -> bool:
+    """Whether `value` is traced by JAX, or is a state or a sequence that holds something traced."""
+    if isinstance(value, tuple | list):
+        return any(holds_traced(part) for part in value)
+    return is_traced(value)
 
 
 def _jax_platform(array: Array) -> str:
@@ -88,9 +94,16 @@ def _from_sequence(value: Any, name: str) -> Array:
     if isinstance(value, Iterator | Coroutine):
         advice = "await it" if isinstance(value, Coroutine) else "pass a list of what it yields"
         raise InvalidTypeError(f"{name} must hold real numbers, got a {type(value).__name__}; {advice}")
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "__array__"):
+        raise InvalidTypeError(
+            f"{name} must hold real numbers, got a {type(value).__name__} of shape {value.shape}, which has "
+            "none; pass it to jax.eval_shape together with the function"
+        )
     value = _stacked(value, name)
     if _torch_tensor(value):
         return value
+    if "jax" in sys.modules and holds_traced(value):
+        return sys.modules["jax"].numpy.asarray(value)
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -231,13 +244,6 @@ def device_float64(array: Array) -> Array:
 def device_of(array: Array) -> Any:
     """Return the device on which to make arrays beside `array`; None for traced values, which have none."""
     return None if is_traced(array) else array.device
-
-
-def full_products(array: Array) -> Any:
-    """Return a context in which JAX multiplies float32 matrices in float32, and not in TF32 or bfloat16."""
-    if _jax_array(array):
-        return sys.modules["jax"].default_matmul_precision("highest")
-    return contextlib.nullcontext()
 
 
 def namespace(array: Array) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array, FloatArray, to_float64
+from mojd._arrays import Array, FloatArray, is_traced, to_float64
 from mojd.errors import InvalidInputError, InvalidTypeError, NonFiniteError
 
 NONFINITE_CHOICES = ("raise", "propagate")
@@ -30,14 +30,25 @@ def check_threads(threads: int) -> None:
         raise InvalidInputError(f"threads must be an integer of at least 1, got {threads!r}")
 
 
+def refuse_traced(value: Any, name: str) -> None:
+    """Raise if an option of a method is traced by JAX: it is compiled into the program."""
+    if is_traced(value):
+        raise InvalidTypeError(
+            f"{name} must be a Python number, and JAX traces it: name it in jax.jit's static_argnames, or "
+            "let the function find it outside of its arguments"
+        )
+
+
 def check_count(value: int, name: str, least: int, meaning: str) -> None:
     """Raise unless `value` is an integer of at least `least`."""
+    refuse_traced(value, name)
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InvalidInputError(f"{name} must be {meaning}, an integer of at least {least}; got {value!r}")
 
 
 def number(value: Any, name: str, meaning: str) -> float:
     """Return a number (or an array of shape ()) as a float; raise if it is none."""
+    refuse_traced(value, name)
     try:
         if not isinstance(value, str | bytes) and getattr(value, "ndim", 0) == 0:
             return float(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,6 @@ from mojd._arrays import (
     Array,
     as_array,
     dtype_name,
-    full_products,
     is_on_device,
     is_traced,
     namespace,
@@ -64,5 +65,13 @@ def gramian(jacobian: Any) -> Array:
     wide = xp.astype(rows, xp.float32) if half else rows
     if is_traced(rows) and dtype_name(rows) not in FLOATS:
         wide = rows.astype(float)
-    with full_products(rows):
+    with _full_products(rows):
         return restore(wide @ xp.matrix_transpose(wide), rows)
+
+
+def _full_products(array: Array) -> Any:
+    """Return a context in which JAX multiplies float32 matrices in float32, and not in TF32 or bfloat16."""
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(array, jax.Array):
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()

@@ -40,8 +40,14 @@ def weighting(name: str, gramian: Any, **options: Any) -> Array:
 
     Notes
     -----
-    The derivative is that of the formula: of the eigenvectors, say, where a method is built on those. For the
-    methods with a quadratic programme, see :func:`mojd.jax.upgrad`.
+    What a random method draws, it draws from ``seed=``, a key of JAX: ``jax.random.key(0)``, split at every
+    step.
+
+    For the methods with a quadratic programme, and 'cagrad', the derivative is that at the active set: see
+    :func:`mojd.jax.upgrad`. That of 'nash_mtl', 'fairgrad' and 'auxinash' is that of their equations, and 0
+    where there is no bargain. Of all others it is that of the formula. 'aligned_mtl', 'config' and 'imtl_g'
+    are built on eigenvectors, which have none where eigenvalues coincide: there, as for orthogonal gradients
+    of one length, it is NaN.
 
     Examples
     --------

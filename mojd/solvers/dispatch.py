@@ -90,6 +90,11 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
     _checks.check_threads(threads)
     on_device, traced = is_on_device(problem.gramian), problem.is_traced
     chosen = _choose(solver, problem.size, on_device, traced)
+    if traced:
+        # That file registers solvers when it is imported, after those of this one.
+        from mojd.solvers.xla import require_double_precision
+
+        require_double_precision(problem.gramian)
     precision = problem.precision
     flat = problem.flatten()
     if on_device:

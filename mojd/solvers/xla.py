@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mojd._arrays import Array, Precision, dtype_name, is_traced
+from mojd._arrays import Array, Precision, is_traced
 from mojd.errors import InvalidTypeError
 from mojd.solvers._registry import RawSolution, Solver, register
+
+
+def require_double_precision(gramian: Array) -> None:
+    """Raise if JAX can't trace float64 here."""
+    from mojd.solvers._xla.precision import has_double_precision
+
+    if not has_double_precision():
+        raise InvalidTypeError(
+            f"the traced gramian of shape {tuple(gramian.shape)} can't be solved in float64 here, because "
+            "jax_enable_x64 is off: call mojd.jax.solve, which needs no such setting"
+        )
 
 
 def _solve(method: str, gramian: Array, linear: Array, precision: Precision) -> RawSolution:
@@ -17,11 +28,6 @@ def _solve(method: str, gramian: Array, linear: Array, precision: Precision) -> 
         # Numbers that are on the CPU stay there, where there are kernels for them.
         name = "by_kernels" if method == "by_platform" else method
         return xla.solve_now(getattr(xla, name), gramian, linear, precision)
-    if dtype_name(gramian) != "float64":
-        raise InvalidTypeError(
-            f"the traced gramian of shape {tuple(gramian.shape)} can't be solved in float64 here, because "
-            "jax_enable_x64 is off: call mojd.jax.solve, which needs no such setting"
-        )
     return xla.solve_traced(getattr(xla, method), gramian, linear, precision)
 
 

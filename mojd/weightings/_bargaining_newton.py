@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import Array, FloatArray
+from mojd._arrays import Array, FloatArray, holds_traced
 from mojd.certificates import accurate_product
 from mojd.errors import SolverError
 from mojd.weightings._double_double import solve_shifted
 from mojd.weightings._loops import iterate
-from mojd.weightings._traced import holds_traced
 
 _EPS = 2.0**-52
 # |yᵢʳ·(Ay)ᵢ/cᵢ − 1| may be this much, and this many units of rounding in the terms of (Ay)ᵢ.

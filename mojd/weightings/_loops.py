@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from mojd._arrays import Array, namespace
-from mojd.weightings._traced import holds_traced
+from mojd._arrays import Array, holds_traced, namespace
 
 State = TypeVar("State", bound=tuple[Any, ...])
 

@@ -174,8 +174,8 @@ def check_statuses(status: Any, gramian: View, nonfinite: str) -> None:
 
 def check_values(gramian: View, nonfinite: str) -> None:
     """Raise if a CPU Gramian holds NaN, unless it is to propagate, or can't be a Gramian."""
+    _checks.check_nonfinite(nonfinite)
     if gramian.xp is np:
-        _checks.check_nonfinite(nonfinite)
         if nonfinite == "raise":
             _checks.check_finite(gramian.values, "gramian")
         _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))

@@ -8,17 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from mojd._arrays import is_array, is_traced
+from mojd._arrays import holds_traced, is_array, is_traced
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-
-def holds_traced(value: Any) -> bool:
-    """Whether `value` is traced by JAX, or is a state or a sequence that holds something traced."""
-    if isinstance(value, tuple | list):
-        return any(holds_traced(part) for part in value)
-    return is_traced(value)
 
 
 def as_before(part: Any, before: Any) -> Any:

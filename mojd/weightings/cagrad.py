@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import Array, FloatArray
+from mojd._checks import refuse_traced
 from mojd.certificates import accurate_slack, equilibrate
 from mojd.errors import InvalidInputError
 from mojd.weightings._ball_search import Ball, ball_around_mean, best_in_ball
@@ -78,6 +79,7 @@ def cagrad(gramian: Any, c: float = 0.5, *, nonfinite: str = "raise") -> Array:
     >>> mojd.cagrad([[4.0, 0.0], [0.0, 4.0]])
     array([0.75, 0.75])
     """
+    refuse_traced(c, "c")
     if isinstance(c, bool) or not isinstance(c, int | float | np.number) or not 0.0 <= c < math.inf:
         raise InvalidInputError(f"c must be a finite number that is not negative, got {c!r}")
     return by_formula(gramian, nonfinite, lambda matrix: 1.0 / matrix.size + best_in_ball(matrix, float(c)))

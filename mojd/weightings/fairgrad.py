@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mojd._arrays import Array, FloatArray
+from mojd._checks import refuse_traced
 from mojd.errors import InvalidInputError
 from mojd.weightings._bargaining import bargain, residual
 from mojd.weightings._registry import Weighting, register
@@ -83,6 +84,7 @@ def fairgrad(gramian: Any, alpha: float = 2.0, *, nonfinite: str = "raise") -> A
 
 
 def _power(alpha: Any) -> float:
+    refuse_traced(alpha, "alpha")
     if (
         isinstance(alpha, bool)
         or not isinstance(alpha, int | float | np.number)

@@ -252,6 +252,7 @@ def _softmax(xp: Any, scores: Array) -> Array:
     return powers / xp.sum(powers, axis=-1, keepdims=True)
 
 
+@traceable
 def _first_weights(losses: Any, *, minimum: Any = 0.0, nonfinite: str = "raise") -> Array:
     """Return the weights of a fresh state."""
     size = view_losses(losses).shape[-1]

@@ -127,6 +127,7 @@ def gradvac(
     matrix = view(gramian)
     check_values(matrix, nonfinite)
     targets = _targets(state, matrix)
+    _checks.refuse_traced(beta, "beta")
     if isinstance(beta, bool) or not isinstance(beta, float | int) or not 0.0 <= beta <= 1.0:
         raise InvalidInputError(f"beta must be a number in [0, 1], got {beta!r}")
     xp, values = matrix.xp, matrix.values
@@ -184,7 +185,11 @@ class _Vaccine:
         target = xp.sum(xp.where(visit.chosen, self.targets, xp.zeros_like(self.targets)), axis=-1)
         low = known & (cosine < target - rounding * products / norms) & (target < 1)
         aim = xp.where(low, target, zeros)
-        sines = xp.sqrt((1 - cosine) * (1 + cosine)) / xp.sqrt((1 - aim) * (1 + aim))
+        square_sine = (1 - cosine) * (1 + cosine)
+        oblique = square_sine > 0
+        # The root of 0 has no derivative.
+        sine = xp.where(oblique, xp.sqrt(xp.where(oblique, square_sine, ones)), zeros)
+        sines = sine / xp.sqrt((1 - aim) * (1 + aim))
         amount = xp.where(low, xp.sqrt(length / safe) * (aim * sines - cosine), zeros)
         updated = (1 - self.beta) * target + self.beta * cosine
         self.targets = xp.where(visit.chosen & known[..., None], updated[..., None], self.targets)
@@ -193,6 +198,7 @@ class _Vaccine:
         return amount
 
 
+@traceable
 def _first_step(
     gramian: Any, *, seed: int | np.random.Generator | Array, beta: float = 0.5, nonfinite: str = "raise"
 ) -> Array:
