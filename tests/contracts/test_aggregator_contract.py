@@ -216,11 +216,6 @@ class TestErrors:
         with pytest.raises(mojd.InvalidInputError, match="nonfinite='ignore'"):
             direction_of(method)(rows, nonfinite="ignore")
 
-    def test_traced_values_are_refused_by_name(self, method: Aggregator) -> None:
-        jax = pytest.importorskip("jax")
-        with pytest.raises(mojd.InvalidTypeError, match=r"jacobian is a traced JAX value of shape \(4, 3\)"):
-            jax.jit(direction_of(method))(jax.numpy.ones((4, 3)))
-
 
 @pytest.mark.parametrize("method", STOCHASTIC, ids=named)
 class TestSeeds:
