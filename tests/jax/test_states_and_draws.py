@@ -191,7 +191,7 @@ class TestRefusals:
             jax.jit(call)(0.5)
 
     def test_shapes_without_numbers(self) -> None:
-        struct = jax.ShapeDtypeStruct((SIZE, SIZE), np.float32)  # type: ignore[no-untyped-call]
+        struct = jax.ShapeDtypeStruct((SIZE, SIZE), np.float32)
         for function in (mojd.upgrad, mojd.jax.upgrad, mojd.mean):
             with pytest.raises(mojd.InvalidTypeError, match=r"ShapeDtypeStruct of shape \(3, 3\)"):
                 function(struct)
