@@ -76,7 +76,12 @@ def by_kernels(gramian: Array, linear: Array, precision: Precision) -> Triple:
 
 
 def by_platform(gramian: Array, linear: Array, precision: Precision) -> Triple:
-    """Solve by kernels on the CPU and by pivoting elsewhere; XLA compiles what its platform needs."""
+    """Solve by kernels on the CPU and by pivoting elsewhere; XLA compiles what its platform needs.
+
+    Tracing what it does not need takes half a second, and is left out where there is nothing but a CPU.
+    """
+    if jax.default_backend() == "cpu":
+        return by_kernels(gramian, linear, precision)
     found: Triple = lax.platform_dependent(
         gramian,
         linear,
