@@ -65,6 +65,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     """
     name = function.__name__.lstrip("_")
     leaves, tree = jax.tree.flatten((args, kwargs))
+    # A number of NumPy is a number.
+    leaves = [leaf.item() if isinstance(leaf, np.generic) else leaf for leaf in leaves]
     are_arrays = [_is_array(leaf, name) for leaf in leaves]
     arrays = [jnp.asarray(leaf) for leaf, is_array in zip(leaves, are_arrays, strict=True) if is_array]
     is_float = tuple(bool(jnp.issubdtype(array.dtype, jnp.floating)) for array in arrays)

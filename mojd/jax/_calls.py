@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mojd.errors import InvalidInputError, InvalidTypeError
@@ -64,7 +65,9 @@ def check_options(
 ) -> Options:
     """Return the options together, or say what is wrong with them."""
     if micro_batches is not None and (
-        isinstance(micro_batches, bool) or not isinstance(micro_batches, int) or micro_batches < 1
+        isinstance(micro_batches, bool)
+        or not isinstance(micro_batches, int | np.integer)
+        or micro_batches < 1
     ):
         raise InvalidInputError(f"micro_batches must be an integer of at least 1, got {micro_batches!r}")
     return Options(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import zero_from_primal
 
 from mojd.errors import NotDifferentiableError
 from mojd.solvers._xla.precision import double_precision, has_double_precision
@@ -31,7 +32,8 @@ Function = Callable[[Arrays, Arrays], Any]
 def in_double_precision(function: Function, floats: Arrays, others: Arrays) -> Any:
     """Call ``function(floats, others)`` where it can use float64; the results are of JAX's own dtypes."""
     if has_double_precision():
-        return function(floats, others)
+        with double_precision():
+            return function(floats, others)
     return _narrowed(function, tuple(floats), tuple(others))
 
 
@@ -125,7 +127,7 @@ def _tangent(function: Function, primals: tuple[Arrays, Arrays], tangents: tuple
     outputs = [leaf for leaf, is_smooth in zip(leaves, places, strict=True) if is_smooth]
     found = iter(_linear_map(_Smooth(function, places), floats, others, tangents[0], outputs))
     changes = [
-        next(found) if is_smooth else np.zeros(leaf.shape, jax.dtypes.float0)
+        next(found) if is_smooth else zero_from_primal(leaf)
         for leaf, is_smooth in zip(leaves, places, strict=True)
     ]
     return result, jax.tree.unflatten(tree, changes)

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mojd.errors import InvalidInputError, InvalidTypeError
+from mojd.solvers._xla.varying import vary, varying_axes
 
 Names = tuple[Hashable, ...]
 
@@ -28,37 +29,22 @@ def names_of(axis_name: Any, argument: str) -> Names:
     return names
 
 
-def varying_axes(value: Any) -> frozenset[Hashable]:
-    """Return the axes of ``shard_map`` along which a value differs from device to device.
-
-    Empty outside of ``shard_map`` and with ``check_vma=False``, where types do not say it. `value` is an
-    array or what ``jax.eval_shape`` returns for one.
-    """
-    known = value if isinstance(value, jax.ShapeDtypeStruct) else jax.typeof(value)
-    kind = getattr(known, "manual_axis_type", None)
-    # In older versions the set is an attribute of its own.
-    found = getattr(known, "vma", None) if kind is None else kind.varying
-    return frozenset(found or ())
-
-
-def vary(tree: Any, names: Any) -> Any:
-    """Mark arrays as differing along axes, so that nothing is added up along them in a derivative."""
-
-    def mark(leaf: Any) -> Any:
-        missing = tuple(name for name in names if name not in varying_axes(leaf))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(mark, tree)
-
-
 def zeros_like(tree: Any) -> Any:
     """Return zeros of the shapes, dtypes and types inside ``shard_map`` that ``jax.eval_shape`` found."""
 
     def zeros(leaf: Any) -> Array:
-        found: Array = vary(jnp.zeros(leaf.shape, leaf.dtype), sorted(varying_axes(leaf), key=str))
+        none = jnp.zeros(leaf.shape, leaf.dtype, device=_explicit(getattr(leaf, "sharding", None)))
+        found: Array = vary(none, sorted(varying_axes(leaf), key=str))
         return found
 
     return jax.tree.map(zeros, tree)
+
+
+def _explicit(sharding: Any) -> NamedSharding | None:
+    """Return a sharding if it is part of a type, on a mesh with axes of type Explicit."""
+    if isinstance(sharding, NamedSharding) and any(entry is not None for entry in sharding.spec):
+        return sharding
+    return None
 
 
 def axes_of_leaves(axis_name: Any, tree: Any) -> list[Names]:
@@ -77,8 +63,13 @@ def axes_of_leaves(axis_name: Any, tree: Any) -> list[Names]:
         return [_names_in(spec) for spec in specs]
     names = names_of(axis_name, "axis_name")
     varying = [tuple(name for name in names if name in varying_axes(leaf)) for leaf in leaves]
-    # With check_vma=False no leaf has such a type, and the caller's word is all there is.
-    return varying if any(varying) else [names] * len(leaves)
+    # With check_vma=False there are no such types, and the caller's word is all there is.
+    return varying if _has_types(names) else [names] * len(leaves)
+
+
+def _has_types(names: Names) -> bool:
+    """Whether types say what differs along axes: that of the place along one does, if any."""
+    return bool(names) and bool(varying_axes(lax.axis_index(names[0])))
 
 
 def _is_spec(value: Any) -> bool:
@@ -118,9 +109,10 @@ def explicit_sharding(leaf: Any, spec: tuple[Any, ...]) -> NamedSharding | None:
     the compiler decides.
     """
     sharding = getattr(jax.typeof(leaf), "sharding", None)
-    if not isinstance(sharding, NamedSharding) or all(entry is None for entry in sharding.spec):
+    known = _explicit(sharding)
+    if known is None:
         return None
-    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+    return NamedSharding(known.mesh, PartitionSpec(*spec))
 
 
 def spec_of(leaf: Any) -> tuple[Any, ...]:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mojd.jax._calls import Call, Options, as_values, batch_size, join, split, split_result
-from mojd.jax._meshes import Names, axes_of_leaves, vary, zeros_like
+from mojd.jax._meshes import Names, axes_of_leaves, zeros_like
 from mojd.jax.gradients import combine, leaves_of, summed_products, wide
+from mojd.solvers._xla.varying import vary
 
 _ONE = "with per_example=True, the loss of one example must be a scalar"
 _WHY = "with per_example=True,"

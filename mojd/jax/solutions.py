@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 import mojd
-from mojd.errors import InvalidInputError
+from mojd._checks import did_you_mean
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.jax._call import call
 from mojd.qp import NNQP, Solution
+from mojd.status import Status
 from mojd.weightings._registry import QuadraticWeighting, get_method, registered_programmes
 from mojd.weightings._shared import minimisers, view
 
@@ -33,7 +36,7 @@ class JaxSolution(NamedTuple):
     kkt_residual : array, shape (...)
         The scale-free KKT residual of x; see :attr:`mojd.Solution.kkt_residual`.
     ray : array, shape (..., K)
-        Where the status is INFEASIBLE, a direction along which the objective falls without bound; else NaN.
+        Where the status is INFEASIBLE, a direction along which the objective falls without bound; else 0.
     iterations : int32 array, shape (...)
         Whatever the solver counts.
     """
@@ -101,12 +104,15 @@ def _solve(gramian: Any, linear: Any, solver: str) -> JaxSolution:
 
 
 def _as_arrays(solution: Solution) -> JaxSolution:
+    status = solution.codes
+    # Not the NaN of mojd.Solution: jax.debug_nans is to stop where something is wrong.
+    ray = jnp.where((status == Status.INFEASIBLE)[..., None], solution.ray, 0.0)
     return JaxSolution(
         x=solution.x,
         active=solution.active,
-        status=solution.codes,
+        status=status,
         kkt_residual=solution.kkt_residual,
-        ray=solution.ray,
+        ray=ray,
         iterations=solution.iteration_counts,
     )
 
@@ -149,6 +155,11 @@ def certified(name: str, gramian: Any, *, solver: str = "auto", **options: Any) 
     if not isinstance(method, QuadraticWeighting):
         known = ", ".join(programme.name for programme in registered_programmes())
         raise InvalidInputError(f"method {name!r} has no quadratic programme to certify; these have: {known}")
+    accepted = {*inspect.signature(method.problem).parameters, *inspect.signature(method.lift).parameters}
+    for option in options:
+        if option not in accepted:
+            hint = did_you_mean(option, accepted)
+            raise InvalidTypeError(f"{option} is no option of {name}{hint}")
     result: CertifiedWeights = call(_certified, (name, gramian), {"solver": solver, "options": options})
     return result
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mojd.jax._calls import Call, Options, as_values, batch_size, split, split_result
-from mojd.jax._meshes import vary, varying_axes, zeros_like
+from mojd.jax._meshes import zeros_like
 from mojd.jax.gradients import wide
+from mojd.solvers._xla.varying import vary, varying_axes
 
 _ONE = "a loss must be a scalar, such as a mean over the batch"
 _VECTOR = "one function must return a vector (K,) of losses; pass a sequence of functions for scalars"

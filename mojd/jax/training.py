@@ -149,7 +149,7 @@ def value_and_direction(
         returned = ((values, aux) if has_aux else values, direction)
         return returned + ((state,) if has_state else ()) + ((step,) if info else ())
 
-    return _named(function, losses)
+    return _named(function, losses, has_state)
 
 
 def value_and_jacobian(
@@ -211,13 +211,19 @@ def value_and_jacobian(
     return _named(function, losses)
 
 
-def _named(function: Callable[..., Any], losses: Any) -> Callable[..., Any]:
+def _named(function: Callable[..., Any], losses: Any, has_state: bool = False) -> Callable[..., Any]:
     """Give a function the name and the documentation of the losses, for traces and profiles."""
-    return wraps(losses)(function) if callable(losses) else function
+    if not callable(losses):
+        return function
+    named = wraps(losses)(function)
+    if has_state:
+        # The signature of the losses lacks it, and jax.jit looks names of arguments up.
+        del named.__wrapped__
+    return named
 
 
 def _taken_state(kwargs: dict[str, Any]) -> Any:
-    if "state" not in kwargs:
+    if kwargs.get("state") is None:
         raise InvalidTypeError(
             "the weighting has a state: call the function with state=weighting.init(K) in the first "
             "step, for K objectives, and with the state that the last call returned after that"

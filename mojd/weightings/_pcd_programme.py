@@ -12,7 +12,7 @@ from mojd._arrays import Array, FloatArray, as_array, is_on_device
 from mojd.qp import NNQP
 from mojd.status import Status
 from mojd.weightings._optimality import lengths, ray_residual, relative_maximum, slopes
-from mojd.weightings._shared import View, beside, solved, vector
+from mojd.weightings._shared import View, are_sound, beside, solved, vector
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 VANISHING = 64 * 2.0**-53
@@ -56,7 +56,9 @@ def rescaled(weights: Array, gramian: View, wanted: bool) -> Array:
     size = xp.sum(weights * xp.sqrt(diagonal), axis=-1, keepdims=True)
     primary = diagonal[..., :1]
     vanishes = (square <= VANISHING * size * size) | (primary == 0.0)
-    factor = xp.sqrt(primary) / xp.sqrt(xp.where(vanishes, xp.ones_like(square), square))
+    # Without square roots of 0, whose derivative is infinite.
+    one = xp.ones_like(square)
+    factor = xp.sqrt(xp.where(vanishes, one, primary)) / xp.sqrt(xp.where(vanishes, one, square))
     return xp.where(vanishes, xp.zeros_like(weights), factor * weights)
 
 
@@ -72,8 +74,11 @@ def weights_of(
         x = solution.x_float64
         feasible = xp.where((solution.codes == int(Status.INFEASIBLE))[..., None], xp.zeros_like(x), x)
         weights = xp.concat([primary + xp.zeros_like(feasible[..., :1]), feasible], axis=-1)
-    finite = xp.all(xp.isfinite(gramian.values), axis=(-2, -1))[..., None]
-    return xp.where(finite, rescaled(weights, gramian, rescale), xp.full_like(weights, math.nan))
+    usable = xp.all(xp.isfinite(gramian.values), axis=(-2, -1))
+    if xp is not np:
+        # The problem is one of the secondaries alone.
+        usable = usable & are_sound(gramian)
+    return xp.where(usable[..., None], rescaled(weights, gramian, rescale), xp.full_like(weights, math.nan))
 
 
 def residual(

@@ -18,6 +18,7 @@ from mojd._arrays import (
     device_of,
     is_array,
     is_on_device,
+    is_traced,
     namespace,
     plain_values,
     precision_of,
@@ -28,6 +29,7 @@ from mojd.errors import SolverError
 from mojd.kernels.status import FIRST_REFUSAL
 from mojd.qp import NNQP, Solution
 from mojd.solvers import solve
+from mojd.solvers._masked_scaling import equilibrate
 from mojd.status import Status
 
 _FLOAT64 = np.dtype(np.float64)
@@ -89,6 +91,11 @@ def view(gramian: Any) -> View:
     """Check a Gramian's type and shape, and look at it in float64 without moving it."""
     original = as_array(gramian, "gramian")
     _checks.check_gramian_shape(original)
+    if is_traced(original):
+        # Here, because JAX is not to be imported by anybody who does not use it.
+        from mojd.solvers._xla.derivative import as_symmetric
+
+        original = as_symmetric(original)
     return View(original, *look(original))
 
 
@@ -179,6 +186,13 @@ def check_values(gramian: View, nonfinite: str) -> None:
         if nonfinite == "raise":
             _checks.check_finite(gramian.values, "gramian")
         _checks.check_gramian_values(gramian.values, "gramian", *precision_of(gramian.original))
+
+
+def are_sound(gramian: View) -> Array:
+    """Whether finite Gramians can be such, shape (...): for arrays whose values nobody has checked."""
+    flat = gramian.xp.reshape(gramian.values, (-1, gramian.size, gramian.size))
+    _, _, sound = equilibrate(gramian.xp, flat, precision_of(gramian.original))
+    return gramian.xp.reshape(sound, gramian.batch_shape)
 
 
 def by_formula(gramian: Any, nonfinite: str, formula: Callable[[View], Array]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mojd.weightings._optimality import lengths, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
+    are_sound,
     check_values,
     finish,
     is_ordinary_call,
@@ -128,7 +130,13 @@ def _mgda(gramian: Any, *, solver: str, threads: int, nonfinite: str) -> Array:
     check_values(matrix, nonfinite)
     problem = mgda_problem(matrix.original)
     solution = solved(problem, solver, threads, nonfinite)
-    return finish(mgda_lift(solution.x_float64, matrix), matrix)
+    weights = mgda_lift(solution.x_float64, matrix)
+    if matrix.xp is not np:
+        # The problem is one of the sum with c·11ᵀ, which may be a Gramian where G is none.
+        weights = matrix.xp.where(
+            are_sound(matrix)[..., None], weights, matrix.xp.full_like(weights, math.nan)
+        )
+    return finish(weights, matrix)
 
 
 def _residual(weights: FloatArray, gramian: FloatArray) -> FloatArray:

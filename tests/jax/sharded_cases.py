@@ -146,13 +146,15 @@ def explicit_axes() -> None:
             means: Array = ((found - y[:, None] * jnp.arange(1.0, TASKS + 1)) ** 2).mean(0)
             return means
 
-        step = jax.jit(mojd.jax.value_and_direction(losses, softened, info=True))
         args = placed(mesh)
-        found = step(*args)
+        in_parts = jax.jit(mojd.jax.value_and_direction(losses, softened, info=True, micro_batches=2))(*args)
+        found = jax.jit(mojd.jax.value_and_direction(losses, softened, info=True))(*args)
         for name, leaf in found[1].items():
             assert leaf.sharding.is_equivalent_to(args[0][name].sharding, leaf.ndim), (name, leaf.sharding)
-        found = jax.tree.map(np.asarray, found)
-    assert_same(found, mojd.jax.value_and_direction(task_losses, softened, info=True)(*problem()))
+        found, in_parts = jax.tree.map(np.asarray, (found, in_parts))
+    expected = mojd.jax.value_and_direction(task_losses, softened, info=True)(*problem())
+    assert_same(found, expected)
+    assert_same(in_parts, expected)
 
 
 def check_shard_map(
@@ -289,6 +291,34 @@ def map_examples_over_both_axes() -> None:
     assert_same(jax.jit(function)(*problem()), whole(*problem()))
 
 
+def map_gramians() -> None:
+    """Gramians of which each device has its own: values and derivatives, by kernels and by XLA."""
+    J = jnp.asarray(np.random.default_rng(1).normal(size=(8, 4, 6)))
+    mesh = mesh_of(AxisType.Auto)
+    for name, solver in (("upgrad", "auto"), ("mgda", "auto"), ("pcd", "auto"), ("upgrad", "xla")):
+
+        def loss(J: Array, name: str = name, solver: str = solver) -> Array:
+            weights: Array = getattr(mojd.jax, name)(J @ J.mT, solver=solver)
+            return (weights**2).sum(-1)
+
+        mapped = jax.shard_map(loss, mesh=mesh, in_specs=P(("data", "model")), out_specs=P(("data", "model")))
+        assert_same(jax.jit(mapped)(J), loss(J))
+        found = jax.jit(jax.grad(lambda J, mapped=mapped: mapped(J).sum()))(J)
+        assert_same(found, jax.grad(lambda J, loss=loss: loss(J).sum())(J))
+
+
+def map_what_is_the_same_everywhere() -> None:
+    """Leaves that no axis splits are not added up over it, and types say so."""
+    leaves = {"w": jnp.ones((3, 5)), "b": jnp.arange(3.0)}
+    function = jax.shard_map(
+        lambda leaves: mojd.jax.gramian(leaves, axis_name="model"),
+        mesh=mesh_of(AxisType.Auto),
+        in_specs=(SAME,),
+        out_specs=SAME,
+    )
+    assert_same(function(leaves), mojd.jax.gramian(leaves))
+
+
 CASES: dict[str, Callable[[], None]] = {
     case.__name__: case
     for case in (
@@ -312,6 +342,8 @@ CASES: dict[str, Callable[[], None]] = {
         map_examples_in_chunks,
         map_examples_unchecked,
         map_examples_over_both_axes,
+        map_gramians,
+        map_what_is_the_same_everywhere,
     )
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import cho_solve
@@ -22,6 +23,18 @@ ROUND = 2**26
 # its effect is refined away: what is left is (lift/λ)³ along an eigenvector with the eigenvalue λ.
 LIFT = 8.0 * 2.0**-53
 REFINEMENTS = 3
+
+
+@jax.custom_jvp
+def as_symmetric(gramian: Array) -> Array:
+    """Return Gramians as they are, but for derivatives: those of G ↦ f((G + Gᵀ)/2)."""
+    return gramian
+
+
+@as_symmetric.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (gramian,), (change,) = primals, tangents
+    return as_symmetric(gramian), 0.5 * (change + jnp.swapaxes(change, -1, -2))
 
 
 def derivative(gramian: Array, x: Array, solved: Array, dG: Array, dq: Array) -> Array:

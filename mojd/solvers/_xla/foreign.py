@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mojd._arrays import Precision
 from mojd.solvers._kernels import handler_address, handler_sizes
+from mojd.solvers._xla.varying import vary, varying_axes
 
 _TARGET = "mojd_solve_nnqp"
 
@@ -38,5 +39,7 @@ def solve_by_kernels(gramian: Any, linear: Any, precision: Precision) -> tuple[A
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]  # type: ignore[no-untyped-call]
     # No vmap_method: batches are gathered before, so that right-hand sides go on sharing a Gramian.
     call = jax.ffi.ffi_call(_TARGET, results)
-    x, status, iterations, *_ = call(gramian, linear, jnp.asarray(precision, jnp.float64))
+    found = call(gramian, linear, jnp.asarray(precision, jnp.float64))[:3]
+    # XLA does not look into a call, and JAX takes its results to be the same on all devices.
+    x, status, iterations = vary(found, sorted(varying_axes(gramian) | varying_axes(linear), key=str))
     return x, status, iterations

@@ -1,5 +1,8 @@
 """Pivoting as XLA compiles it: bounded loops without Python, for all problems of a batch together.
 
+What a loop carries is made from its input (``full_like``): inside of ``shard_map`` its type then says that it
+may differ from device to device.
+
 Block principal pivoting factorises the passive block of every problem with a masked Cholesky: its rows and
 columns outside of the passive set are those of the identity. What that does not settle goes to the finite
 active set of :mod:`mojd.solvers._masked_active_set`, some problems at a time.
@@ -123,16 +126,16 @@ def _exchange(batch: Batch, state: _Blocks) -> _Blocks:
 
 def _pivot_blocks(batch: Batch, skipped: Array) -> _Blocks:
     """Pivot in blocks, while that lowers the number of infeasible indices; leave alone what is `skipped`."""
-    N, K = batch.linear.shape
+    K = batch.linear.shape[1]
     running = ~skipped
     state = _Blocks(
         target=(batch.linear < 0) & running[:, None],
         y=jnp.zeros_like(batch.linear),
         solved=jnp.zeros_like(running),
         running=running,
-        best=jnp.full((N,), K + 1, jnp.int32),
-        patience=jnp.full((N,), PATIENCE, jnp.int32),
-        iterations=jnp.zeros((N,), jnp.int32),
+        best=jnp.full_like(running, K + 1, jnp.int32),
+        patience=jnp.full_like(running, PATIENCE, jnp.int32),
+        iterations=jnp.zeros_like(running, jnp.int32),
     )
     # Patience lets the loop run no more than PATIENCE + 1 times for each value that `best` can take.
     return lax.while_loop(lambda s: jnp.any(s.running), lambda s: _exchange(batch, s), state)
@@ -201,8 +204,8 @@ def _attempt(batch: Batch, passive: Array, x: Array, finished: Array) -> tuple[A
         rounding=batch.rounding,
         to_do=~finished,
         x=x,
-        status=jnp.full(finished.shape, OPTIMAL, jnp.int8),
-        iterations=jnp.zeros(finished.shape, jnp.int32),
+        status=jnp.full_like(finished, OPTIMAL, jnp.int8),
+        iterations=jnp.zeros_like(finished, jnp.int32),
         error=jnp.zeros_like(batch.rounding),
     )
     state = lax.while_loop(lambda s: (s.count < ATTEMPTS) & jnp.any(s.to_do), run, state)
@@ -232,7 +235,7 @@ def _settle(batch: Batch, passive: Array, rest: _Rest) -> _Rest:
 
 def solve_scaled(batch: Batch) -> tuple[Array, Array, Array]:
     """Return x (N, K), or rays, with statuses and iterations (N,); see the function in array_api."""
-    N, K = batch.linear.shape
+    K = batch.linear.shape[1]
     downhill = (batch.linear < 0) & (diagonal(batch) == 0)
     unbounded = jnp.any(downhill, axis=-1)
     pivoted = _pivot_blocks(batch, unbounded)
@@ -243,7 +246,7 @@ def solve_scaled(batch: Batch) -> tuple[Array, Array, Array]:
     for _ in range(2):
         y = _minimise(batch, passive, factor, y, accurate_residual(batch, y))
     done = unbounded | (pivoted.solved & sound & (violation(batch, y) <= noise(jnp, y)))
-    rest = _Rest(y, jnp.full((N,), OPTIMAL, jnp.int8), pivoted.iterations, ~done)
+    rest = _Rest(y, jnp.full_like(done, OPTIMAL, jnp.int8), pivoted.iterations, ~done)
     rest = lax.while_loop(lambda s: jnp.any(s.to_do), lambda s: _settle(batch, passive, s), rest)
     ray = one_hot(jnp, NAMESPACE.argmax(downhill, axis=-1), unbounded, K)
     x = jnp.where(unbounded[:, None], ray.astype(y.dtype), positive_part(jnp, rest.x))

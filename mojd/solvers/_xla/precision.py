@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
 
 
-def double_precision() -> Any:
-    """Return a context in which arrays of float64 can be traced, whatever ``jax_enable_x64`` says."""
-    return jax.enable_x64(True)
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Let arrays of float64 be traced, whatever ``jax_enable_x64`` says, and dtypes be mixed."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def has_double_precision() -> bool:

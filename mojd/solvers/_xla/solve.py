@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import zero_from_primal
 
 from mojd._arrays import Array, Precision
 from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE, OPTIMAL
@@ -97,6 +98,9 @@ def _solver(method: Callable[..., Triple], precision: Precision) -> Callable[[Ar
 
     @custom_vmap
     def batched(gramian: Array, linear: Array) -> Triple:
+        if linear.size == 0:
+            status = jnp.zeros(linear.shape[:-1], jnp.int8)
+            return jnp.zeros_like(linear), status, status.astype(jnp.int32)
         return method(gramian, linear, precision)
 
     @batched.def_vmap
@@ -112,8 +116,8 @@ def _solver(method: Callable[..., Triple], precision: Precision) -> Callable[[Ar
     def _tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Triple, Triple]:
         x, status, iterations = solve(*primals)
         change = derivative(primals[0], x, status == OPTIMAL, *tangents)
-        none = np.zeros(status.shape, jax.dtypes.float0)
-        return (x, status, iterations), (change, none, none)
+        none = [zero_from_primal(code) for code in (status, iterations)]  # type: ignore[no-untyped-call]
+        return (x, status, iterations), (change, *none)
 
     return solve
 
@@ -139,9 +143,6 @@ def solve_traced(
     method: Callable[..., Triple], gramian: Array, linear: Array, precision: Precision
 ) -> RawSolution:
     """Solve within a program; see :func:`mojd.solvers.xla`."""
-    if linear.size == 0:
-        status = jnp.zeros(linear.shape[:-1], jnp.int8)
-        return RawSolution(jnp.zeros_like(linear), status, status.astype(jnp.int32))
     return RawSolution(*_solver(method, precision)(gramian, linear))
 
 
