@@ -13,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("mojd", "numpy", "numba", "scipy", "torch", "torchjd", "quadprog", "daqp")
+PACKAGES = (
+    *("mojd", "numpy", "numba", "scipy", "torch", "torchjd", "quadprog", "daqp"),
+    *("jax", "jaxlib", "qpax", "jaxnnls"),
+)
 
 
 @dataclass(frozen=True, slots=True)

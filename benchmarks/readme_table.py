@@ -18,6 +18,7 @@ from figures import Figure, bar_text, from_json, three_digits, with_unit
 
 README = Path(__file__).parents[1] / "README.md"
 COSTS = Path(__file__).parents[1] / "docs" / "torch" / "costs.md"
+JAX_COSTS = Path(__file__).parents[1] / "docs" / "jax" / "costs.md"
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -154,6 +155,33 @@ def few_losses_table(figures: Sequence[Figure]) -> str:
     return table(head, rows) if rows else ""
 
 
+def jax_table(figures: Sequence[Figure]) -> str:
+    """Show what UPGrad takes in compiled programs of JAX, and how exact each side is."""
+    own = [figure for figure in figures if figure.section == "jax-weightings"]
+    rows = []
+    for figure in own:
+        if figure.name != "upgrad: times faster than qpax":
+            continue
+        sides = [
+            _time_and_residual(figure.details, side)
+            for side in ("mojd", "mojd in XLA", "qpax", "qpax to 1e-5", "jaxnnls")
+        ]
+        rows.append([figure.case, *sides, with_unit(figure.value, figure.unit), bar_text(figure)])
+    head = [
+        *("", "`mojd.jax.upgrad`", '`solver="xla"`', "qpax, just as exact", "qpax, as it comes", "jaxnnls"),
+        *("qpax, just as exact, over mojd", "bar"),
+    ]
+    return table(head, rows) if rows else ""
+
+
+def _time_and_residual(details: Mapping[str, float], side: str) -> str:
+    """Write how long a side takes, in ms or µs, and its residual."""
+    micro = details[f"{side}_us"]
+    time = f"{three_digits(micro)} µs" if micro < 1e3 else f"{three_digits(1e-3 * micro)} ms"
+    residual = details[f"{side}_residual"]
+    return f"{time} ({'fails' if math.isnan(residual) else f'{residual:.0e}'})"
+
+
 def place(file: Path, text: str, name: str, content: str) -> str:
     """Put content between ``<!-- name:begin -->`` and ``<!-- name:end -->``."""
     pattern = re.compile(rf"(<!-- {name}:begin.*?-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
@@ -166,14 +194,15 @@ def place(file: Path, text: str, name: str, content: str) -> str:
 PLACES: dict[Path, dict[str, Callable[[Sequence[Figure]], str]]] = {
     README: {"fault": fault_table, "speed": speed_table, "other": other_table},
     COSTS: {"iwrm": iwrm_table, "few-losses": few_losses_table},
+    JAX_COSTS: {"jax": jax_table},
 }
-NAME_THE_MACHINE = ("speed", "iwrm", "few-losses")
+NAME_THE_MACHINE = ("speed", "iwrm", "few-losses", "jax")
 
 
 def main() -> None:
     """Read the figures, and write or print the tables."""
     parser = argparse.ArgumentParser(
-        description="Put measured figures into the README and docs/torch/costs.md."
+        description="Put measured figures into the README and the pages on costs."
     )
     parser.add_argument(
         "file", nargs="?", type=Path, default=LATEST, metavar="FILE", help="from run.py --json"

@@ -31,7 +31,7 @@ BUSY = 0.5
 # Each is a module of `bars`.
 SECTIONS = (
     *("upgrad", "pcd", "single", "batch", "memory", "startup", "torchjd-fault"),
-    *("torch-iwrm", "torch-few-losses"),
+    *("torch-iwrm", "torch-few-losses", "jax-weightings"),
 )
 
 

@@ -27,14 +27,16 @@ REFINEMENTS = 3
 
 @jax.custom_jvp
 def as_symmetric(gramian: Array) -> Array:
-    """Return Gramians as they are, but for derivatives: those of G ↦ f((G + Gᵀ)/2)."""
+    """Return Gramians; the derivative is that of G ↦ f((G + Gᵀ)/2), and NaN where G is not finite."""
     return gramian
 
 
 @as_symmetric.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (gramian,), (change,) = primals, tangents
-    return as_symmetric(gramian), 0.5 * (change + jnp.swapaxes(change, -1, -2))
+    finite = jnp.all(jnp.isfinite(gramian), axis=(-2, -1), keepdims=True)
+    half = jnp.where(finite, 0.5, jnp.nan).astype(change.dtype)
+    return as_symmetric(gramian), half * (change + jnp.swapaxes(change, -1, -2))
 
 
 def derivative(gramian: Array, x: Array, solved: Array, dG: Array, dq: Array) -> Array:
