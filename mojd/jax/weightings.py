@@ -42,7 +42,7 @@ def upgrad(gramian: Any, pref_vector: Any = None, *, solver: str = "auto") -> Ar
     -----
     Under ``jit``, ``vmap``, ``grad``, ``jvp``, ``scan`` and ``shard_map``. Everything is computed in float64,
     whether ``jax_enable_x64`` is on or off. Values of JAX arrays are not checked, as that would wait for
-    them: what is no Gramian has weights of NaN.
+    them: what two rows show to be no Gramian has weights of NaN.
 
     The derivative is that of :math:`G \mapsto w((G + G^\top)/2)` by the implicit function theorem at the
     active sets: exact where no constraint is active with a multiplier of 0, one-sided where there is one.

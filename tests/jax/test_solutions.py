@@ -110,6 +110,19 @@ class TestSolve:
         expected[np.ix_(passive, passive)] = -np.linalg.inv(G[0][np.ix_(passive, passive)])
         np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-14)
 
+    @pytest.mark.parametrize("bits", [8, 12, 16])
+    def test_derivative_of_nearly_dependent_rows(self, bits: int) -> None:
+        """Rows 2⁻ᵇ apart, on exact integers: no more is lost than the condition of the system takes."""
+        gap = 2.0**-bits
+        J = np.array([[4.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [-1.0, 1.0, gap]])
+        G = J @ J.T
+        q = np.array([1.0, 0.0, 0.0]) - G @ np.array([0.0, 1.0, 1.0])
+        found = np.asarray(jax.jit(jax.jacfwd(lambda q: mojd.jax.solve(G, q).x))(q))
+        inverse = np.array([[G[2, 2], -G[1, 2]], [-G[1, 2], G[1, 1]]]) / (2.0 * gap**2)
+        assert not found[0].any() and not found[:, 0].any()
+        condition = 2.0**-52 / gap**2
+        np.testing.assert_allclose(found[1:, 1:], -inverse, rtol=10 * condition)
+
 
 class TestWithoutX64:
     def test_float32(self) -> None:
