@@ -17,3 +17,12 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file() -> Iterator[None]:
+    """Let go of what a file has compiled: thousands of programs take gigabytes, and time to look through."""
+    yield
+    import jax
+
+    jax.clear_caches()
