@@ -29,7 +29,7 @@ compare: $(VENV)/.compare  ## compare QP solvers on recorded Gramians
 	@$(VENV)/bin/mojd compare $(ARGS)
 
 test: $(VENV)/.all  ## run all tests
-	$(RUN) pytest --numprocesses $(WORKERS) --maxprocesses 4 $(ARGS)
+	$(RUN) pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.all  ## lint, check the formatting, check types
 	$(RUN) ruff check .
