@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,11 +14,13 @@ from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.jax._call import call
 from mojd.qp import NNQP, Solution
 from mojd.status import Status
-from mojd.weightings._registry import QuadraticWeighting, get_method, registered_programmes
-from mojd.weightings._shared import minimisers, view
-
-# Their linear term is G·u, along which no ray falls: what looks like one is rounding, and x is 0.
-_ALWAYS_SOLVABLE = ("upgrad", "dualproj")
+from mojd.weightings._registry import (
+    QuadraticWeighting,
+    accepted_options,
+    get_method,
+    registered_programmes,
+)
+from mojd.weightings._shared import ALWAYS_SOLVABLE, minimisers, view
 
 
 class JaxSolution(NamedTuple):
@@ -167,14 +168,8 @@ def certified(name: str, gramian: Any, *, solver: str = "auto", **options: Any) 
 def _certified(name: str, gramian: Any, solver: str, options: dict[str, Any]) -> CertifiedWeights:
     method = get_method(name)
     assert isinstance(method, QuadraticWeighting)
-    problem = method.problem(gramian, **_accepted(method.problem, options))
+    problem = method.problem(gramian, **accepted_options(method.problem, options))
     solution, matrix = mojd.solve(problem, solver, nonfinite="propagate"), view(gramian)
-    x = minimisers(solution, matrix) if name in _ALWAYS_SOLVABLE else solution.x_float64
-    weights = method.lift(x, matrix, **_accepted(method.lift, options))
+    x = minimisers(solution, matrix) if name in ALWAYS_SOLVABLE else solution.x_float64
+    weights = method.lift(x, matrix, **accepted_options(method.lift, options))
     return CertifiedWeights(matrix.xp.astype(weights, matrix.original.dtype), _as_arrays(solution))
-
-
-def _accepted(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return those options that a function has."""
-    known = inspect.signature(function).parameters
-    return {option: value for option, value in options.items() if option in known}

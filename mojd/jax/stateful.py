@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mojd._checks import number
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.jax._arguments import check_tau
 from mojd.jax.weightings import pcd
+from mojd.weightings.normaliser import checked_decay
 
 
 class StatefulWeighting(NamedTuple):
@@ -108,12 +108,7 @@ def pcd_weighting(
     Array(1, dtype=int32)
     """
     check_tau(tau)
-    beta = number(beta, "beta", "the decay of the average")
-    eps = number(eps, "eps", "it is added to the average")
-    if not 0.0 <= beta < 1.0:
-        raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
-    if not 0.0 <= eps < math.inf:
-        raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
+    beta, eps = checked_decay(beta, eps)
     if not isinstance(rescale, bool | np.bool_):
         raise InvalidTypeError(f"rescale must be True or False, got {rescale!r}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +13,8 @@ from mojd._arrays import Array, FloatArray, is_array, to_host
 from mojd.solvers import solve
 from mojd.status import Status
 from mojd.weightings import QuadraticWeighting, Weighting, method_of
-from mojd.weightings._shared import View, minimisers, view
-
-# Their linear term is G·u, along which no ray falls: what looks like one is rounding, and x is 0.
-_ALWAYS_SOLVABLE = ("upgrad", "dualproj")
+from mojd.weightings._registry import accepted_options
+from mojd.weightings._shared import ALWAYS_SOLVABLE, View, minimisers, view
 
 
 class Optimum(NamedTuple):
@@ -63,12 +60,6 @@ def _on_host(value: Any) -> Any:
     return to_host(value) if is_array(value) else value
 
 
-def _accepted(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return those options that a function takes: problems know nothing of solvers or of rescaling."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in names}
-
-
 def residual_of(
     function: Callable[..., Any] | None, gramian: FloatArray, weights: FloatArray
 ) -> float | None:
@@ -76,7 +67,7 @@ def residual_of(
     method, options = method_behind(function)
     if method is None or method.residual is None:
         return None
-    return float(method.residual(weights, gramian, **_accepted(method.residual, options)))
+    return float(method.residual(weights, gramian, **accepted_options(method.residual, options)))
 
 
 def optimum_of(function: Callable[..., Any] | None, gramian: Array) -> Optimum | None:
@@ -97,14 +88,14 @@ def optimum_of(function: Callable[..., Any] | None, gramian: Array) -> Optimum |
         return Optimum(
             Status.OPTIMAL, (), np.zeros(0), np.asarray(method.weights(matrix.values, **options)), 0.0
         )
-    problem = method.problem(gramian, **_accepted(method.problem, options))
+    problem = method.problem(gramian, **accepted_options(method.problem, options))
     solution = solve(problem, nonfinite="propagate")
     codes = np.asarray(solution.codes)
-    solvable = method.name in _ALWAYS_SOLVABLE
+    solvable = method.name in ALWAYS_SOLVABLE
     if solvable:
         codes = np.where(codes == int(Status.INFEASIBLE), int(Status.OPTIMAL), codes)
     x = np.asarray(minimisers(solution, matrix) if solvable else solution.x_float64, dtype=np.float64)
-    weights = np.asarray(method.lift(x, matrix, **_accepted(method.lift, options)), dtype=np.float64)
+    weights = np.asarray(method.lift(x, matrix, **accepted_options(method.lift, options)), dtype=np.float64)
     positive = x > 0
     used = np.any(positive.reshape(-1, positive.shape[-1]), axis=0)
     first = matrix.size - len(used)

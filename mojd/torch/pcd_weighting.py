@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,10 +12,11 @@ from torch import Tensor
 
 import mojd
 from mojd._arrays import as_array, to_host
-from mojd._checks import check_tau, number
+from mojd._checks import check_tau
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.torch._states import check_entries, check_numbers, steps_of
 from mojd.torch._weighing import Weighed, weights_like
+from mojd.weightings.normaliser import checked_decay
 
 _STATE = ("tau", "beta", "eps", "rescale", "mean_square", "steps")
 
@@ -86,12 +86,7 @@ class PCDWeighting:
         rescale: bool = True,
     ) -> None:
         self.tau = _tau_of(tau)
-        self.beta = number(beta, "beta", "the decay of the average")
-        self.eps = number(eps, "eps", "it is added to the average")
-        if not 0.0 <= self.beta < 1.0:
-            raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
-        if not 0.0 <= self.eps < math.inf:
-            raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
+        self.beta, self.eps = checked_decay(beta, eps)
         if not isinstance(rescale, bool | np.bool_):
             raise InvalidTypeError(f"rescale must be True or False, got {rescale!r}")
         self.rescale = bool(rescale)

@@ -7,6 +7,7 @@ gradients themselves. A :class:`LossWeighting` needs only the values of the loss
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -159,6 +160,12 @@ def get_method(name: str) -> Method:
         hint = did_you_mean(name, known)
         raise InvalidInputError(f"method {name!r} is not known; choose one of: {', '.join(known)}{hint}")
     return _METHODS[name]
+
+
+def accepted_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that a function takes: problems know nothing of solvers or of rescaling."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in names}
 
 
 def method_of(function: Any) -> Method | None:

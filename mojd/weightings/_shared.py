@@ -150,6 +150,10 @@ def solved(problem: NNQP, solver: str, threads: int, nonfinite: str) -> Solution
     return solution
 
 
+# The methods whose linear term is G·u, along which no ray falls: see :func:`minimisers`.
+ALWAYS_SOLVABLE = ("upgrad", "dualproj")
+
+
 def minimisers(solution: Solution, gramian: View) -> Array:
     """Return x in float64 for problems with q = G·u, which always have a minimiser.
 

@@ -117,12 +117,7 @@ def normalise(
         updated = _plain(state, gramian, beta, eps)
         if updated is not None:
             return updated
-    beta = number(beta, "beta", "the decay of the average")
-    eps = number(eps, "eps", "it is added to the average")
-    if not 0.0 <= beta < 1.0:
-        raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
-    if not 0.0 <= eps < math.inf:
-        raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
+    beta, eps = checked_decay(beta, eps)
     matrix = as_array(gramian, "gramian")
     check_gramian_shape(matrix)
     average = state.mean_square
@@ -167,6 +162,17 @@ def _traced(state: NormaliserState, matrix: Array, beta: float, eps: float) -> t
     missing = xp.where(count > 0, 1.0 - beta**steps, xp.ones_like(steps))
     scales = _inverse_root(xp, average / missing, eps)
     return scales, NormaliserState(as_before(average, state.mean_square), count)
+
+
+def checked_decay(beta: Any, eps: Any) -> tuple[float, float]:
+    """Return β and ε as floats, or raise if they are out of range."""
+    beta = number(beta, "beta", "the decay of the average")
+    eps = number(eps, "eps", "it is added to the average")
+    if not 0.0 <= beta < 1.0:
+        raise InvalidInputError(f"beta must lie in [0, 1), got {beta!r}")
+    if not 0.0 <= eps < math.inf:
+        raise InvalidInputError(f"eps must be finite and not negative, got {eps!r}")
+    return beta, eps
 
 
 def _plain(
