@@ -182,16 +182,16 @@ def test_global_memory_ends_where_it_ends(kernels: Library) -> None:
 
 
 def test_stacks_end_where_they_end(kernels: Library) -> None:
-    count = np.zeros(2, dtype=np.int32)
-    kernels.launch("mojd::overflow", 1, 1, 0, (at(count), np.int32(50)))
-    assert count[0] == 51
+    depth = np.zeros(1, dtype=np.int32)
+    kernels.launch("mojd::overflow", 1, 1, 0, (at(depth), np.int32(50)))
+    assert depth[0] == 51
     with pytest.raises(LaunchError, match="thread 0 overflows its stack of 64 kB"):
-        kernels.launch("mojd::overflow", 1, 1, 0, (at(count), np.int32(500)))
+        kernels.launch("mojd::overflow", 1, 1, 0, (at(depth), np.int32(500)))
 
 
 def test_parameters(kernels: Library) -> None:
     values, out = np.array([1, 2, 3], dtype=np.float32), np.zeros(5)
-    pair: np.void = np.array((1.5, 7), dtype=np.dtype([("first", "f8"), ("second", "i4")], align=True))[()]
+    pair = np.void((1.5, 7), dtype=np.dtype([("first", "f8"), ("second", "i4")], align=True))
     arguments: tuple[np.generic, ...] = (pair, at(values), np.uint8(200), np.float64(-2.5), at(out))
     kernels.launch("mojd::parameters", 1, 1, 0, arguments)
     assert out.tolist() == [1.5, 7.0, 2.0, 200.0, -2.5]

@@ -27,7 +27,7 @@ CACHE = HERE.parents[2] / ".pytest_cache" / "cuda_host"
 FLAGS = (
     *("-std=c++17", "-O2", "-march=native", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-fno-math-errno", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fstack-clash-protection"),
-    *("-U_FORTIFY_SOURCE", "-Wall", "-Werror", "-Wno-unknown-pragmas"),
+    *("-U_FORTIFY_SOURCE", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-command-line-argument"),
 )
 SANITIZE = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 

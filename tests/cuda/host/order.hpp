@@ -17,8 +17,12 @@ public:
         if (kind_ == 0) return __builtin_ctz(set);
         if (kind_ == 1) return 31 - __builtin_clz(set);
         const std::uint32_t size = static_cast<std::uint32_t>(__builtin_popcount(set));
+#ifdef __BMI2__
+        return __builtin_ctz(__builtin_ia32_pdep_si(1u << below(size), set));
+#else
         for (std::uint32_t skip = below(size); skip != 0; --skip) set &= set - 1;
         return __builtin_ctz(set);
+#endif
     }
 
     // All of 0..count - 1.

@@ -31,7 +31,8 @@ constexpr const char* NAMES[] = {
 inline bool is_shuffle(Kind kind) { return kind >= SHUFFLE; }
 inline bool is_of_warp(Kind kind) { return kind >= SYNC_WARP; }
 
-struct Thread {
+// In a line of the cache, where the context is small.
+struct alignas(64) Thread {
     Context context;
     Bits value, result;
     Kind kind;
