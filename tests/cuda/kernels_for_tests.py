@@ -155,7 +155,15 @@ __global__ void arithmetic(double a, double b, double c, double* out) {
     out[7] = fmin(fabs(a), fmax(b, c)) + (isfinite(a) ? 1.0 : 0.0);
 }
 
-__global__ void count(int* counter, double* order) { order[atomicAdd(counter, 1)] = blockIdx.x; }
+__global__ void contraction(double a, double b, double c, double* out) { out[0] = a * b + c; }
+
+// Who comes when: each thread before and after a barrier.
+__global__ void turns(int* counter, int* out) {
+    const int mine = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+    out[atomicAdd(counter, 1)] = mine;
+    __syncthreads();
+    out[atomicAdd(counter, 1)] = mine;
+}
 
 }  // namespace mojd
 """
@@ -180,5 +188,6 @@ NAMES = (
     "mojd::add",
     "mojd::parameters",
     "mojd::arithmetic",
-    "mojd::count",
+    "mojd::contraction",
+    "mojd::turns",
 )

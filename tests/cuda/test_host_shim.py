@@ -98,15 +98,28 @@ def test_a_race_depends_on_the_order(kernels: Library, name: str, threads: int) 
     assert any(result != racy[0] for result in racy)
 
 
-def test_blocks_take_turns_in_the_same_order(kernels: Library) -> None:
-    seen = []
-    for order in ORDERS:
-        counter, out = np.zeros(1, dtype=np.int32), np.zeros(20)
-        kernels.launch("mojd::count", 20, 1, 0, (at(counter), at(out)), order)
-        seen.append(out.tolist())
-    assert seen[:2] == [list(range(20)), list(range(20))[::-1]]
-    assert sorted(seen[2]) == list(range(20))
+def turns(kernels: Library, order: Order) -> list[int]:
+    """Three blocks of 40 threads, each of which notes its number before and after a barrier."""
+    counter, out = np.zeros(1, dtype=np.int32), np.zeros(3 * 2 * 40, dtype=np.int32)
+    kernels.launch("mojd::turns", 3, 40, 0, (at(counter), at(out)), order)
+    return [int(number) for number in out]
+
+
+def test_threads_and_blocks_take_turns_in_the_order_asked_for(kernels: Library) -> None:
+    ascending = [i for block in range(3) for _ in range(2) for i in range(40 * block, 40 * block + 40)]
+    assert turns(kernels, "ascending") == ascending
+    assert turns(kernels, "descending") == ascending[::-1]
+
+
+def test_a_seed_shuffles_each_time_differently(kernels: Library) -> None:
+    seen = [turns(kernels, seed) for seed in range(6)]
     assert all(a != b for a, b in itertools.combinations(seen, 2))
+    assert all(turns(kernels, seed) == seen[seed] for seed in range(6))
+    for numbers in seen:
+        rounds = [[i % 40 for i in numbers[at : at + 40]] for at in range(0, 240, 40)]
+        assert all(sorted(each) == list(range(40)) for each in rounds)
+        assert all(a != b for a, b in itertools.combinations(rounds, 2))
+    assert len({tuple(numbers[::80]) for numbers in seen}) > 1
 
 
 def test_shared_memory_is_nan_before_every_block(kernels: Library) -> None:
@@ -223,13 +236,15 @@ def test_sizes_are_checked(kernels: Library, grid: int, block: int, shared: int,
 
 def test_arithmetic_rounds_as_on_a_gpu(kernels: Library) -> None:
     # The square of 1 + ε is 1 + 2ε + ε², of which only an fma sees the last.
-    a = 1.0 + 2.0**-52
-    out = np.zeros(8)
+    epsilon = 2.0**-30
+    a, out = 1.0 + epsilon, np.zeros(8)
     kernels.launch("mojd::arithmetic", 1, 1, 0, (np.float64(a), np.float64(a), np.float64(-1.0), at(out)))
-    assert out[0] == 2.0**-51 + 2.0**-104
-    assert out[1] == out[2] == 2.0**-51
+    assert out[0] == 2 * epsilon + epsilon**2 > 2 * epsilon
+    assert out[1] == out[2] == 2 * epsilon
     assert np.isnan(out[3])
     assert out[4:].tolist() == [a / 2, 2 * a, a + 2.0**-52, a + 1.0]
+    kernels.launch("mojd::contraction", 1, 1, 0, (np.float64(a), np.float64(a), np.float64(-1.0), at(out)))
+    assert out[0] == 2 * epsilon
 
 
 def test_undefined_behaviour_is_reported_if_asked_for() -> None:
