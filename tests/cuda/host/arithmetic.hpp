@@ -84,15 +84,15 @@ inline T mojd_exchange(T* place, T value) {
     *place = value;
     return old;
 }
-#define MOJD_ATOMICS(T)                                                                             \
+#define MOJD_ATOMICS(T)                                                                                    \
     inline T atomicAdd(T* place, T value) { return mojd_exchange(place, static_cast<T>(*place + value)); } \
-    inline T atomicMin(T* place, T value) { return mojd_exchange(place, min(*place, value)); }      \
-    inline T atomicMax(T* place, T value) { return mojd_exchange(place, max(*place, value)); }      \
-    inline T atomicOr(T* place, T value) { return mojd_exchange(place, *place | value); }           \
-    inline T atomicAnd(T* place, T value) { return mojd_exchange(place, *place & value); }          \
-    inline T atomicExch(T* place, T value) { return mojd_exchange(place, value); }                  \
-    inline T atomicCAS(T* place, T compare, T value) {                                              \
-        return mojd_exchange(place, *place == compare ? value : *place);                            \
+    inline T atomicMin(T* place, T value) { return mojd_exchange(place, min(*place, value)); }             \
+    inline T atomicMax(T* place, T value) { return mojd_exchange(place, max(*place, value)); }             \
+    inline T atomicOr(T* place, T value) { return mojd_exchange(place, *place | value); }                  \
+    inline T atomicAnd(T* place, T value) { return mojd_exchange(place, *place & value); }                 \
+    inline T atomicExch(T* place, T value) { return mojd_exchange(place, value); }                         \
+    inline T atomicCAS(T* place, T compare, T value) {                                                     \
+        return mojd_exchange(place, *place == compare ? value : *place);                                   \
     }
 MOJD_ATOMICS(int)
 MOJD_ATOMICS(unsigned)

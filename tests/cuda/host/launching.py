@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 # How threads, warps and blocks take turns: a number is the seed of a shuffle.
 Order = Literal["ascending", "descending"] | int
+KINDS = {"ascending": 0, "descending": 1}
 # What may be passed for a parameter, as the kinds of NumPy's dtypes.
 ACCEPTED = {"p": "u", "i": "iub", "f": "f", "s": "V"}
 MEANING = {"p": "a pointer", "i": "an integer", "f": "a floating-point number", "s": "a structure"}
@@ -23,6 +24,8 @@ MESSAGE_SIZE = 4096
 GUARD = 2**20
 # Signals have one handler in a process, and each kernel has one set of fibers.
 LOCK = threading.Lock()
+# Those of all libraries so far; the first is used by all.
+SHARED_STACKS: list[int] = []
 
 
 class LaunchError(RuntimeError):
@@ -38,6 +41,7 @@ class Request(ctypes.Structure):
         ("shared_bytes", ctypes.c_ulonglong),
         ("order", ctypes.c_int),
         ("seed", ctypes.c_ulonglong),
+        ("stacks", ctypes.c_void_p),
     )
 
 
@@ -49,6 +53,8 @@ class Kernel:
         library = ctypes.CDLL(str(path))
         library.mojd_host_kinds.restype = ctypes.c_char_p
         library.mojd_host_sizes.restype = ctypes.POINTER(ctypes.c_int)
+        library.mojd_host_stacks.restype = ctypes.c_void_p
+        SHARED_STACKS.append(library.mojd_host_stacks())
         self._launch = library.mojd_host_launch
         self._launch.restype = ctypes.c_bool
         self.kinds: str = library.mojd_host_kinds().decode()
@@ -81,6 +87,7 @@ class Kernel:
         values = self.checked(arguments)
         pointers = (ctypes.c_void_p * max(1, len(values)))(*[value.ctypes.data for value in values])
         message = ctypes.create_string_buffer(MESSAGE_SIZE)
+        request.stacks = SHARED_STACKS[0]
         with LOCK:
             done = self._launch(pointers, ctypes.byref(request), message, MESSAGE_SIZE)
         if not done:
@@ -132,8 +139,8 @@ class Library:
         TypeError
             If the arguments don't fit the parameters.
         """
-        kind = {"ascending": 0, "descending": 1}.get(str(order), 2)
-        request = Request(grid, block, shared_bytes, kind, order if isinstance(order, int) else 0)
+        kind, seed = (KINDS[order], 0) if isinstance(order, str) else (2, order)
+        request = Request(grid, block, shared_bytes, kind, seed)
         self.kernels[name].launch(request, arguments)
 
 

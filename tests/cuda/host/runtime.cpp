@@ -38,7 +38,7 @@ struct Warp {
 Warp warps[Stacks::MOST / 32];
 unsigned warps_to_run, warp_now, thread_now, at_barrier, returned;
 Order order;
-Stacks stacks;
+Stacks* stacks;
 SharedMemory memory;
 Context outside;
 void (*kernel)(void**);
@@ -166,7 +166,7 @@ void run_block() {
     for (unsigned i = 0; i < blockDim.x; ++i) {
         threads[i].kind = NOT_STARTED;
         threads[i].line = 0;
-        prepare(threads[i].context, stacks.top(i), Stacks::SIZE - 32 * 128, run_thread);
+        prepare(threads[i].context, stacks->top(i), Stacks::SIZE - 32 * 128, run_thread);
     }
     memory.poison();
     at_barrier = returned = 0;
@@ -192,7 +192,7 @@ void run_grid(const Launch& request) {
 void say_fault(int signal, const char* address) {
     const int line = threads[thread_now].line;
     say("block %u: thread %u", blockIdx.x, thread_now);
-    const int overflown = stacks.overflown(address);
+    const int overflown = stacks->overflown(address);
     if (signal == SIGILL)
         say(" executes an illegal instruction: undefined behaviour, if compiled with sanitize=True");
     else if (signal == SIGFPE)
@@ -249,9 +249,15 @@ int meet_block(Kind kind, int value, int line) {
     return static_cast<int>(me.result);
 }
 
+void* own_stacks() {
+    static Stacks stacks_of_this_library;
+    return &stacks_of_this_library;
+}
+
 bool launch(void (*entry)(void**), void** arguments, const Launch* request, char* message, int size) {
     failure = message;
     failure_size = size;
+    stacks = static_cast<Stacks*>(request->stacks);
     *message = 0;
     if (request->block < 1 || request->block > Stacks::MOST)
         say("a block has 1 to %zu threads, not %u", Stacks::MOST, request->block);
@@ -259,7 +265,7 @@ bool launch(void (*entry)(void**), void** arguments, const Launch* request, char
         say("a grid has 1 to 2147483647 blocks, not %u", request->grid);
     else if (request->shared_bytes > MOST_SHARED)
         say("a block has up to %llu bytes of shared memory, not %llu", MOST_SHARED, request->shared_bytes);
-    else if (!stacks.grow(request->block) || !memory.resize(request->shared_bytes))
+    else if (!stacks->grow(request->block) || !memory.resize(request->shared_bytes))
         say("no memory for the stacks of %u threads", request->block);
     else {
         kernel = entry;

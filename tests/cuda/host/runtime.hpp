@@ -30,6 +30,7 @@ struct Launch {
     Bits shared_bytes;
     int order;  // 0 ascending, 1 descending, 2 shuffled
     Bits seed;
+    void* stacks;  // of any of the libraries
 };
 
 // The dynamic shared memory of the block that runs.
@@ -41,6 +42,9 @@ Bits meet_warp(Kind kind, unsigned mask, Bits value, int operand, int width, int
 int meet_block(Kind kind, int value, int line);
 // Ends the launch: the message is a format for printf.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* message, ...);
+// The stacks of this library. The kernels of a process share those of one: a process can have only so many
+// separate pieces of memory.
+void* own_stacks();
 // Runs a grid; returns whether nothing went wrong, else says what.
 bool launch(void (*entry)(void**), void** arguments, const Launch* request, char* message, int size);
 

@@ -63,14 +63,14 @@ __forceinline__ T shuffle(Kind kind, unsigned mask, T value, int operand, int wi
 }  // namespace mojd_host
 
 // Overloads, as in CUDA, and no templates: a bool or a short becomes an int.
-#define MOJD_SHUFFLE(function, kind, operand, T)                                                         \
-    inline T function(unsigned mask, T value, operand lanes, int width = 32, MOJD_LINE) {               \
+#define MOJD_SHUFFLE(function, kind, operand, T)                                                       \
+    inline T function(unsigned mask, T value, operand lanes, int width = 32, MOJD_LINE) {              \
         return mojd_host::shuffle(mojd_host::kind, mask, value, static_cast<int>(lanes), width, line); \
     }
-#define MOJD_SHUFFLES(T)                                     \
-    MOJD_SHUFFLE(__shfl_sync, SHUFFLE, int, T)               \
-    MOJD_SHUFFLE(__shfl_xor_sync, SHUFFLE_XOR, int, T)       \
-    MOJD_SHUFFLE(__shfl_up_sync, SHUFFLE_UP, unsigned, T)    \
+#define MOJD_SHUFFLES(T)                                  \
+    MOJD_SHUFFLE(__shfl_sync, SHUFFLE, int, T)            \
+    MOJD_SHUFFLE(__shfl_xor_sync, SHUFFLE_XOR, int, T)    \
+    MOJD_SHUFFLE(__shfl_up_sync, SHUFFLE_UP, unsigned, T) \
     MOJD_SHUFFLE(__shfl_down_sync, SHUFFLE_DOWN, unsigned, T)
 MOJD_SHUFFLES(int)
 MOJD_SHUFFLES(unsigned)
