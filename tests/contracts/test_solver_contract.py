@@ -1,13 +1,15 @@
 """What every registered solver must do. A new solver file joins by existing.
 
 Each solver is held to what its registration says of it: `kkt_tolerance`, `rank_deficient`, `max_size`,
-`any_device` and `exact`. Solvers that claim to be exact must also get through the hard families.
+`any_device` and `exact`. Solvers that claim to be exact must also get through the hard families. The CUDA
+kernels take part as solver 'cuda' where there is a GPU, and everywhere compiled for the CPU.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import tomllib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from hypothesis import strategies as st
 
 import mojd
 from mojd import NNQP, Status
-from mojd.solvers import Solver, get_solver, registered_solvers
+from mojd.solvers import Solver, _registry, get_solver, register, registered_solvers
+from tests.cuda.on_host import host_solver
 from tests.reference import certify, exact
 from tests.reference.bounds import WELL_POSED, residual_bound, stored_gramian
 from tests.reference.families import FAMILIES, Floats, linear_terms, power_of_two_scales, symmetric_gramian
 
-ALL = registered_solvers()
+ON_HOST = host_solver()
+ALL = (*registered_solvers(), ON_HOST)
 EXACT = tuple(solver for solver in ALL if solver.exact)
 WELL_POSED_FAMILIES = [name for name, family in FAMILIES.items() if family.well_posed]
 SINGULAR_FAMILIES = [
@@ -38,7 +42,15 @@ SINGULAR_FAMILIES = [
 OUT_OF_RANGE = ("random_tiny", "random_huge", "float32_low_rank")
 SIZES = (1, 2, 3, 4, 7, 16)
 # Fast enough for all sizes of the hard families; other exact solvers get fewer.
-COMPILED = {"active_set", "closed_form"}
+COMPILED = {"active_set", "closed_form", "cuda", ON_HOST.name}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels_on_host() -> Iterator[None]:
+    """Let the CUDA kernels on the CPU be solved with by name, in here alone."""
+    register(ON_HOST)
+    yield
+    del _registry._SOLVERS[ON_HOST.name]
 
 
 def named(solver: Solver) -> str:

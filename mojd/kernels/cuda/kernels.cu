@@ -1,0 +1,10 @@
+// All kernels, for compilers.
+#include "add_projections.cu"
+#include "equilibrate_rows.cu"
+#include "pcd_closed.cu"
+#include "pcd_tiles.cu"
+#include "solve_blocks.cu"
+#include "solve_closed.cu"
+#include "solve_tiles.cu"
+#include "upgrad_closed.cu"
+#include "upgrad_tiles.cu"

@@ -1,0 +1,1 @@
+"""CUDA: which kernels to run in what order (`plans`), on whose memory (`devices`), from which text (`source`)."""
