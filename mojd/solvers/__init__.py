@@ -11,5 +11,15 @@ from mojd.solvers.dispatch import available_solvers, solve
 __all__ = ["Solver", "available_solvers", "get_solver", "register", "registered_solvers", "solve"]
 
 # Each module registers what it offers.
-for _name in ("active_set", "closed_form", "array_api", "xla", "osqp", "cvxpy", "scipy_nnls", "qpsolvers"):
+for _name in (
+    "active_set",
+    "closed_form",
+    "array_api",
+    "cuda",
+    "xla",
+    "osqp",
+    "cvxpy",
+    "scipy_nnls",
+    "qpsolvers",
+):
     import_module(f"mojd.solvers.{_name}")

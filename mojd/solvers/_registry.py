@@ -41,6 +41,11 @@ def _nothing() -> None:
     """Prepare nothing."""
 
 
+def _no_obstacle() -> str:
+    """Report that nothing is in the way."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Solver:
     """One QP backend.
@@ -74,6 +79,8 @@ class Solver:
         Whether it looks for NaN and for what is no Gramian itself and reports a status for it.
     traceable : bool
         Whether it takes traced values of JAX.
+    obstacle : callable
+        Returns why the solver can't run in this process although its packages are installed, or ''.
     prepare : callable
         Loads or compiles what the solver needs at any K, so that the comparison need not time that.
     """
@@ -90,11 +97,16 @@ class Solver:
     exact: bool = False
     checks_values: bool = False
     traceable: bool = False
+    obstacle: Callable[[], str] = _no_obstacle
     prepare: Callable[[], object] = _nothing
 
-    def is_available(self) -> bool:
+    def is_installed(self) -> bool:
         """Whether everything that the solver imports is installed."""
         return all(importlib.util.find_spec(module) is not None for module in self.requires)
+
+    def is_available(self) -> bool:
+        """Whether the solver can run here and now."""
+        return self.is_installed() and not self.obstacle()
 
 
 _SOLVERS: dict[str, Solver] = {}
@@ -120,9 +132,11 @@ def get_solver(name: str) -> Solver:
     except KeyError:
         known = ", ".join(_SOLVERS)
         raise InvalidInputError(f"solver={name!r} is not known; choose 'auto' or one of: {known}") from None
-    if not solver.is_available():
+    if not solver.is_installed():
         raise MissingDependencyError(
             f"solver {name!r} needs the package(s) {', '.join(solver.requires)}: "
             f"pip install 'mojd[{solver.extra}]'"
         )
+    if solver.obstacle():
+        raise MissingDependencyError(f"solver {name!r} can't run here: {solver.obstacle()}")
     return solver

@@ -11,6 +11,7 @@ from mojd._arrays import FLOAT64_PRECISION, Precision, is_on_device, to_float64
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE
 from mojd.qp import NNQP, FlatProblem, Solution
+from mojd.solvers._cuda.presence import takes
 from mojd.solvers._kernels import scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, get_solver, registered_solvers
 
@@ -18,7 +19,7 @@ FLOAT64_TOLERANCE = FLOAT64_PRECISION.tolerance
 
 
 def available_solvers() -> tuple[str, ...]:
-    """Return the names of the solvers whose packages are installed.
+    """Return the names of the solvers that can run here: whose packages and devices are there.
 
     Examples
     --------
@@ -39,8 +40,9 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
     problem : NNQP
         One problem or a batch.
     solver : str, default 'auto'
-        A name from :func:`available_solvers`. 'auto' takes closed forms for K ≤ 3, the compiled
-        active set beyond, and pivoting in the array's own namespace on a device.
+        A name from :func:`available_solvers`. 'auto' takes closed forms for K ≤ 3 and the compiled
+        active set beyond; on a CUDA device mojd's kernels for it, if CuPy is installed, and on any other
+        device pivoting in the array's own namespace.
     threads : int, default 1
         How many threads share a batch. The result does not depend on it.
     nonfinite : {'raise', 'propagate'}
@@ -89,7 +91,7 @@ def solve(problem: NNQP, solver: str = "auto", *, threads: int = 1, nonfinite: s
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
     on_device, traced = is_on_device(problem.gramian), problem.is_traced
-    chosen = _choose(solver, problem.size, on_device, traced)
+    chosen = _choose(solver, problem, on_device, traced)
     if traced:
         # That file registers solvers when it is imported, after those of this one.
         from mojd.solvers.xla import require_double_precision
@@ -119,10 +121,20 @@ def _not_a_problem(problem: Any) -> InvalidTypeError:
     )
 
 
-def _choose(name: str, size: int, on_device: bool, traced: bool) -> Solver:
+def _automatic(problem: NNQP, on_device: bool, traced: bool) -> str:
+    """Return the name of the solver that 'auto' stands for."""
+    if traced:
+        return "jax"
+    if on_device:
+        return "cuda" if takes(problem.gramian, problem.size) else "array_api"
+    return "closed_form" if problem.size <= 3 else "active_set"
+
+
+def _choose(name: str, problem: NNQP, on_device: bool, traced: bool) -> Solver:
     """Return the solver to use, or raise if it can't take this problem."""
+    size = problem.size
     if name == "auto":
-        name = "jax" if traced else "array_api" if on_device else "closed_form" if size <= 3 else "active_set"
+        name = _automatic(problem, on_device, traced)
     solver = get_solver(name)
     if solver.max_size is not None and size > solver.max_size:
         raise InvalidInputError(

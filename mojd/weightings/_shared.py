@@ -99,6 +99,13 @@ def view(gramian: Any) -> View:
     return View(original, *look(original))
 
 
+def view_of_shape(gramian: Array) -> View:
+    """Check the shape and the dtype of a Gramian on a device whose numbers only a kernel is to see."""
+    as_array(gramian, "gramian")
+    _checks.check_gramian_shape(gramian)
+    return View(gramian, gramian, namespace(gramian))
+
+
 def vector(value: Any, name: str, size: int, gramian: View, meaning: str) -> Array:
     """Check a non-negative vector argument (..., size) and return it in float64 beside the Gramian."""
     array = as_array(value, name)

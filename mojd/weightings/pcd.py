@@ -11,13 +11,15 @@ from mojd import _checks
 from mojd._arrays import (
     Array,
     FloatArray,
+    is_array,
+    is_on_device,
     plain_values,
     precision_of,
 )
 from mojd.errors import InvalidInputError
 from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
-from mojd.solvers import fused
+from mojd.solvers import cuda, fused
 from mojd.status import Status
 from mojd.weightings._pcd_programme import programme, rescaled, residual, scales_of, tau_of, weights_of
 from mojd.weightings._registry import QuadraticWeighting, register
@@ -29,6 +31,7 @@ from mojd.weightings._shared import (
     like_plain,
     plain_gramian,
     view,
+    view_of_shape,
 )
 from mojd.weightings._traced import traceable
 
@@ -186,6 +189,8 @@ def _pcd(
     """Compute the weights of whatever :func:`pcd` takes."""
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
+    if is_on_device(gramian) and cuda.is_wanted(gramian, solver, cuda.LARGEST_PCD) and gramian.shape[-1] > 1:
+        return _pcd_on_cuda(gramian, tau, scales, rescale)
     matrix = view(gramian)
     taus, sizes = tau_of(tau, matrix), scales_of(scales, matrix)
     _checks.broadcast_batch(tuple(taus.shape[:-1]), tuple(sizes.shape[:-1]), "tau and scales")
@@ -194,6 +199,20 @@ def _pcd(
     check_values(matrix, nonfinite)
     weights = weights_of(matrix, taus, sizes, rescale, solver, threads, nonfinite)
     return finish(weights, matrix)
+
+
+def _pcd_on_cuda(gramian: Array, tau: Any, scales: Any, rescale: bool) -> Array:
+    """Compute the weights of Gramians on a GPU by a kernel of their own."""
+    matrix = view_of_shape(gramian)
+    # A number goes to the kernel as it is: copied to the device, it would be waited for.
+    is_number = isinstance(tau, float | int)
+    if is_number:
+        _checks.check_tau(np.asarray(float(tau)))
+    taus = float(tau) if is_number else tau_of(tau, matrix)
+    sizes = None if scales is None else scales_of(scales, matrix)
+    arrays: list[Array] = [array for array in (taus, sizes) if is_array(array)]
+    shapes = [matrix.batch_shape, *(tuple(array.shape[:-1]) for array in arrays)]
+    return cuda.pcd(gramian, np.broadcast_shapes(*shapes), taus, sizes, rescale)
 
 
 def _plain(gramian: Any, tau: float, scales: Any, rescale: bool) -> FloatArray | None:

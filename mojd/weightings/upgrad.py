@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import Array, FloatArray, precision_of
+from mojd._arrays import Array, FloatArray, is_on_device, precision_of
 from mojd.qp import NNQP
-from mojd.solvers import fused, solve
+from mojd.solvers import cuda, fused, solve
 from mojd.weightings._optimality import lengths, relative_maximum, slopes
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
@@ -25,6 +25,7 @@ from mojd.weightings._shared import (
     preference_of,
     solved,
     view,
+    view_of_shape,
 )
 from mojd.weightings._traced import traceable
 
@@ -141,6 +142,8 @@ def _upgrad(gramian: Any, pref_vector: Any, *, solver: str, threads: int, nonfin
     """Compute the weights of whatever :func:`upgrad` takes."""
     _checks.check_nonfinite(nonfinite)
     _checks.check_threads(threads)
+    if is_on_device(gramian) and cuda.is_wanted(gramian, solver):
+        return _upgrad_on_cuda(gramian, pref_vector)
     matrix = view(gramian)
     if solver != "auto" or matrix.xp is not np:
         # Here, and not on the way to the solver, so that an error shows the caller's own shape.
@@ -151,6 +154,16 @@ def _upgrad(gramian: Any, pref_vector: Any, *, solver: str, threads: int, nonfin
     weights, status = fused.upgrad(matrix.values, preference, threads, precision_of(matrix.original))
     check_statuses(status, matrix, nonfinite)
     return finish(weights, matrix)
+
+
+def _upgrad_on_cuda(gramian: Array, pref_vector: Any) -> Array:
+    """Compute the weights of Gramians on a GPU by a kernel of their own."""
+    original = view_of_shape(gramian)
+    preference = None if pref_vector is None else preference_of(pref_vector, original)
+    batch = original.batch_shape
+    if preference is not None:
+        batch = np.broadcast_shapes(batch, tuple(preference.shape[:-1]))
+    return cuda.upgrad(gramian, batch, preference)
 
 
 def _residual(weights: FloatArray, gramian: FloatArray, pref_vector: Any = None) -> FloatArray:

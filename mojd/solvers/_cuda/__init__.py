@@ -1,1 +1,1 @@
-"""CUDA: which kernels to run in what order (`plans`), on whose memory (`devices`), from which text (`source`)."""
+"""CUDA: which kernels to run (`plans`), on what (`devices`, `libraries`), from which text (`source`)."""

@@ -179,7 +179,7 @@ def upgrad(device: Device, gramian: Array, preference: Vectors, precision: Preci
     tiles = TILE_THREADS // width_of(size) if size <= LARGEST_TABLEAU else 0
     closed = 2 <= size <= LARGEST_CLOSED_FORM
     if closed or count >= device.processors * BLOCKS_PER_PROCESSOR * tiles > 0:
-        status = np.uintp(0)
+        status: np.generic = np.uintp(0)
         if closed:
             codes = device.empty((count,), "int8")
             (status,) = _pointers(device, codes)
@@ -214,7 +214,8 @@ def pcd(
     tolerances = tuple(np.float64(value) for value in precision)
     given, written = _pointers(device, gramian, weights)
     options = (*tau.arguments(device, 0), *scales.arguments(device, 0))
-    status, flag = np.uintp(0), np.int32(rescale)
+    flag = np.int32(rescale)
+    status: np.generic = np.uintp(0)
     closed = size <= LARGEST_CLOSED_FORM
     if closed:
         codes = device.empty((count,), "int8")
