@@ -19,6 +19,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(RUN) pip --disable-pip-version-check install --quiet --no-input
 
+CPP := $(wildcard mojd/kernels/cuda/*.cu mojd/kernels/cuda/*.cuh tests/cuda/host/*.cpp tests/cuda/host/*.hpp)
+
 .PHONY: help compare test check doctest docs properties bench format lowest constraints clean
 .DELETE_ON_ERROR:
 
@@ -34,6 +36,7 @@ test: $(VENV)/.all  ## run all tests
 check: $(VENV)/.all  ## lint, check the formatting, check types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) mypy $(ARGS)
 
 doctest: $(VENV)/.all  ## run the examples in docstrings, README.md and docs/
@@ -52,6 +55,7 @@ bench: $(VENV)/.all  ## time mojd and its peers side by side
 format: $(VENV)/.all  ## repair what check complains about, where a tool can
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
 
 lowest: $(VENV)/.python  ## run all tests with the oldest versions that pyproject.toml allows
 	rm -rf $(VENV)/lowest && $(VENV)/bin/python -m venv $(VENV)/lowest

@@ -1,8 +1,8 @@
 // The finite single-pivot active set, with a rank test before every step.
 //
-// A primal method in the manner of Lawson and Hanson: x stays feasible and the objective falls at every step, so
-// that no passive set is ever seen twice. An index that depends on the passive ones enters by moving along the
-// null direction until a passive index leaves; if none does, that direction is a ray.
+// A primal method in the manner of Lawson and Hanson: x stays feasible and the objective falls at every step,
+// so that no passive set is ever seen twice. An index that depends on the passive ones enters by moving along
+// the null direction until a passive index leaves; if none does, that direction is a ray.
 #pragma once
 
 #include "block_pivoting.cuh"
@@ -13,8 +13,8 @@
 
 namespace mojd {
 
-// A ray z must have -q'z above this many times max|A*z|: if q = A*a then -q'z <= |a|_1*max|A*z|, and so what A*z
-// keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
+// A ray z must have -q'z above this many times max|A*z|: if q = A*a then -q'z <= |a|_1*max|A*z|, and so what
+// A*z keeps of rounding errors, or of a float32 Gramian's, is not taken for a ray.
 constexpr double RAY = 1e3;
 // Entries of a null direction below this part of its largest are rounding errors.
 constexpr double ZERO = 1e-12;
@@ -43,11 +43,11 @@ __device__ __noinline__ int drop(const Group& group, int p, int m, const Workspa
 
 // Moves x to the minimiser on the passive set, dropping what blocks the way; returns its size.
 //
-// `entered` is the index that came in last. Were it to leave before x has moved at all, it came in on a rounding
-// error: it is then set aside until another index has entered.
+// `entered` is the index that came in last. Were it to leave before x has moved at all, it came in on a
+// rounding error: it is then set aside until another index has entered.
 template <class Group>
 __device__ __noinline__ int minimise_on_passive(const Group& group, const double* q, int entered, int m,
-                                   const Workspace& work) {
+                                                const Workspace& work) {
     double *x = work.x, *y = work.y;
     while (true) {
         for (int i = group.rank; i < m; i += group.size) y[i] = -q[work.passive[i]];
@@ -71,15 +71,16 @@ __device__ __noinline__ int minimise_on_passive(const Group& group, const double
     }
 }
 
-// Brings the dependent index j in for the passive index that its null direction z drives out; updates m. The way
-// down may be too short to be told from rounding errors.
+// Brings the dependent index j in for the passive index that its null direction z drives out; updates m. The
+// way down may be too short to be told from rounding errors.
 template <class Group>
 __device__ __noinline__ Exchange exchange(const Group& group, const Matrix& A, int j, double slope, int& m,
-                             const Workspace& work, double rank_noise) {
+                                          const Workspace& work, double rank_noise) {
     double *x = work.x, *z = work.z, entering = 0.0;
     while (true) {
         double largest = 1.0;
-        for (int i = group.rank; i < m; i += group.size) largest = fabs(z[i]) > largest ? fabs(z[i]) : largest;
+        for (int i = group.rank; i < m; i += group.size)
+            largest = fabs(z[i]) > largest ? fabs(z[i]) : largest;
         largest = group.maximum(largest);
         Least blocking{0.0, -1};
         for (int i = group.rank; i < m; i += group.size)
@@ -111,7 +112,8 @@ __device__ __noinline__ Exchange exchange(const Group& group, const Matrix& A, i
 
 // Whether (z, 1) on the passive indices and j is a direction of unbounded descent; uses w.
 template <class Group>
-__device__ __noinline__ bool is_ray(const Group& group, const Matrix& A, int m, int j, double slope, const Workspace& work) {
+__device__ __noinline__ bool is_ray(const Group& group, const Matrix& A, int m, int j, double slope,
+                                    const Workspace& work) {
     double* s = work.w;
     if (group.rank == 0) {
         work.passive[m] = j;
@@ -137,7 +139,8 @@ struct Found {
 // x[0 .. m) is the solution, or on INFEASIBLE the ray.
 template <class Group>
 __device__ __noinline__ Found active_set(const Group& group, const Matrix& A, const double* q, int m,
-                            const Workspace& work, bool bounded, double rank_noise, int max_iterations) {
+                                         const Workspace& work, bool bounded, double rank_noise,
+                                         int max_iterations) {
     int entered = -1, K = work.K;
     for (int iteration = 1; iteration <= max_iterations; iteration++) {
         m = minimise_on_passive(group, q, entered, m, work);

@@ -4,9 +4,9 @@
 
 namespace mojd {
 
-// Writes w (B, K) = u_j + sum over r of u_r*x[b, r, j] for x (B, K, K). The problems are solved for preferences
-// of 1 and scaled here: projection on a cone is positively homogeneous, and so their linear terms are the rows of
-// G themselves, exact. NaN in x, where there is no answer, becomes NaN in w.
+// Writes w (B, K) = u_j + sum over r of u_r*x[b, r, j] for x (B, K, K). The problems are solved for
+// preferences of 1 and scaled here: projection on a cone is positively homogeneous, and so their linear terms
+// are the rows of G themselves, exact. NaN in x, where there is no answer, becomes NaN in w.
 template <class T>
 __global__ void add_projections(const double* x, const double* preference, long long preference_step,
                                 double uniform, T* w, long long count, int K) {

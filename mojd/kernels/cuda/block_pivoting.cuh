@@ -1,8 +1,8 @@
 // Block principal pivoting: exchange every infeasible index at once.
 //
-// The method of Judice and Pires (Computers & OR 21, 1994) takes a handful of iterations whatever K is, but may
-// cycle, so it only runs while the number of infeasible indices keeps falling. It never answers wrongly: it
-// either ends in a point that satisfies the KKT conditions or gives up.
+// The method of Judice and Pires (Computers & OR 21, 1994) takes a handful of iterations whatever K is, but
+// may cycle, so it only runs while the number of infeasible indices keeps falling. It never answers wrongly:
+// it either ends in a point that satisfies the KKT conditions or gives up.
 #pragma once
 
 #include "extend.cuh"
@@ -62,12 +62,12 @@ struct Pivoted {
 // Looks for the passive set by block exchanges, from the indices of state JOINING on (OUT elsewhere).
 //
 // All arrays but A and q are work space. On return passive[0 .. m) is the passive set with its factor, y the
-// minimiser on it (which may have negative entries if the method gave up), s the slack, and state[j] = PASSIVE
-// exactly for passive j.
+// minimiser on it (which may have negative entries if the method gave up), s the slack, and state[j] =
+// PASSIVE exactly for passive j.
 template <class Group>
-__device__ __noinline__ Pivoted block_pivoting(const Group& group, const Matrix& A, const double* q, int K, double* s,
-                                  double* y, double* forwarded, double* z, int* passive, int* state,
-                                  const Factor& U, double rank_noise) {
+__device__ __noinline__ Pivoted block_pivoting(const Group& group, const Matrix& A, const double* q, int K,
+                                               double* s, double* y, double* forwarded, double* z,
+                                               int* passive, int* state, const Factor& U, double rank_noise) {
     int m = 0, patience = PATIENCE, iterations = 0;
     double best = K + 1;
     while (true) {

@@ -38,8 +38,12 @@ __device__ inline bool solve_pair(double a, double b, double c, double p, double
     bool only_first = p < 0.0 && second >= 0.0;
     bool only_second = q < 0.0 && first >= 0.0;
     bool both = !(none || only_first || only_second);
-    x = both ? -first / determinant : only_first ? -p / a : 0.0;
-    y = both ? -second / determinant : only_second && !only_first ? -q / b : 0.0;
+    // One division each: they take most of the time.
+    double over_x = both ? determinant : a, over_y = both ? determinant : b;
+    x = both ? -first : only_first ? -p : 0.0;
+    y = both ? -second : only_second && !only_first ? -q : 0.0;
+    x = x == 0.0 ? 0.0 : x / over_x;
+    y = y == 0.0 ? 0.0 : y / over_y;
     return !both || determinant > NEARLY_DEPENDENT * a * b;
 }
 

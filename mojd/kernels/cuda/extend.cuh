@@ -1,7 +1,7 @@
 // Factor many new passive indices at once, a strip of rows of U after the other.
 //
-// Each thread computes the strip's part of its own columns in registers: an entry of the rows above, read once,
-// serves all rows of the strip. The small triangle on the diagonal is factored in shared memory.
+// Each thread computes the strip's part of its own columns in registers: an entry of the rows above, read
+// once, serves all rows of the strip. The small triangle on the diagonal is factored in shared memory.
 #pragma once
 
 #include "factor.cuh"
@@ -48,7 +48,7 @@ __device__ void take_off_above(const Group& group, const Matrix& A, const int* p
 // Takes the strip's own rows off each other in column j, and writes it.
 template <int STRIP>
 __device__ void finish_column(const Factor& U, const Strip<STRIP>& strip, int j, int count,
-                                     double (&sums)[STRIP]) {
+                              double (&sums)[STRIP]) {
     if (j >= count) return;
 #pragma unroll
     for (int r = 0; r < STRIP; r++) {
@@ -93,11 +93,11 @@ __device__ int factor_triangle(const Group& group, const Matrix& A, const int* p
     return strip.rows;
 }
 
-// Factors passive[0 .. count), whose first `kept` rows and columns are done; returns the new size. Indices that
-// depend on those before them are taken out of the list, with state 0.
+// Factors passive[0 .. count), whose first `kept` rows and columns are done; returns the new size. Indices
+// that depend on those before them are taken out of the list, with state 0.
 template <class Group>
-__device__ __noinline__ int extend(const Group& group, const Matrix& A, int* passive, int kept, int count, int* state,
-                      const Factor& U, double* z, double noise) {
+__device__ __noinline__ int extend(const Group& group, const Matrix& A, int* passive, int kept, int count,
+                                   int* state, const Factor& U, double* z, double noise) {
     constexpr int STRIP = Group::strip;
     for (int k = 0; k < kept && kept < count; k += STRIP) {
         Strip<STRIP> strip(U, k, kept - k);

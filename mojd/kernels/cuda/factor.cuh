@@ -112,8 +112,8 @@ __device__ double null_noise(const Group& group, const double* z, int m, double 
 // depends on the passive ones to rounding. If it does, z is set to the solution of A_FF*z = -A_Fj, so that
 // A*(z, 1) vanishes.
 template <class Group>
-__device__ __noinline__ bool is_dependent(const Group& group, double square, double pivot, const Factor& U, int m,
-                             double* z, double noise) {
+__device__ __noinline__ bool is_dependent(const Group& group, double square, double pivot, const Factor& U,
+                                          int m, double* z, double noise) {
     if (pivot > suspect_pivot(noise) * square) return false;
     for (int i = group.rank; i < m; i += group.size) z[i] = -U(i, m);
     group.sync();
@@ -125,7 +125,7 @@ __device__ __noinline__ bool is_dependent(const Group& group, double square, dou
 // gradient j from the span of the passive ones.
 template <class Group>
 __device__ __noinline__ double append(const Group& group, const Matrix& A, const int* passive, int m, int j,
-                         const Factor& U, double* v) {
+                                      const Factor& U, double* v) {
     for (int i = group.rank; i < m; i += group.size) v[i] = A(j, passive[i]);
     group.sync();
     forward(group, U, m, v, 0);
@@ -148,7 +148,8 @@ __device__ __noinline__ double append(const Group& group, const Matrix& A, const
 // The rows below it take a rank-one update with a positive weight, which is stable: method C1 of Gill, Golub,
 // Murray and Saunders (Math. Comp. 28, 1974).
 template <class Group>
-__device__ __noinline__ void remove(const Group& group, const Factor& U, int* passive, int m, int p, double* w) {
+__device__ __noinline__ void remove(const Group& group, const Factor& U, int* passive, int m, int p,
+                                    double* w) {
     double weight = U.inverse[p];
     for (int j = p + 1 + group.rank; j < m; j += group.size) w[j - 1] = U(p, j);
     // A row a thread, as neighbours would overwrite each other's entries.

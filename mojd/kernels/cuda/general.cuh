@@ -19,7 +19,8 @@ constexpr int ATTEMPTS = 4;
 
 // Writes the slack of x[0 .. m) to s, accurately; `dense` gets x in its full length.
 template <class Group>
-__device__ __noinline__ void slack_of(const Group& group, const Matrix& A, const double* q, int m, const Workspace& work) {
+__device__ __noinline__ void slack_of(const Group& group, const Matrix& A, const double* q, int m,
+                                      const Workspace& work) {
     for (int j = group.rank; j < work.K; j += group.size) work.dense[j] = 0.0;
     group.sync();
     for (int i = group.rank; i < m; i += group.size) work.dense[work.passive[i]] = work.x[i];
@@ -29,7 +30,8 @@ __device__ __noinline__ void slack_of(const Group& group, const Matrix& A, const
 
 // Refines x with residuals in twice the working precision, until that changes nothing any more.
 template <class Group>
-__device__ __noinline__ void refine(const Group& group, const Matrix& A, const double* q, int m, const Workspace& work) {
+__device__ __noinline__ void refine(const Group& group, const Matrix& A, const double* q, int m,
+                                    const Workspace& work) {
     for (int step = 0; step < STEPS; step++) {
         slack_of(group, A, q, m, work);
         for (int i = group.rank; i < m; i += group.size) work.y[i] = -work.s[work.passive[i]];
@@ -64,10 +66,11 @@ __device__ int drop_below(const Group& group, double least, int m, const Workspa
     return m;
 }
 
-// Factors the passive block afresh, as every exchange has left rounding errors; returns its size. Indices that
-// turn out to depend on those before them leave the passive set.
+// Factors the passive block afresh, as every exchange has left rounding errors; returns its size. Indices
+// that turn out to depend on those before them leave the passive set.
 template <class Group>
-__device__ __noinline__ int refactor(const Group& group, const Matrix& A, int m, const Workspace& work, double noise) {
+__device__ __noinline__ int refactor(const Group& group, const Matrix& A, int m, const Workspace& work,
+                                     double noise) {
     int kept = 0;
     for (int i = 0; i < m; i++) {
         int j = work.passive[i];
@@ -115,7 +118,7 @@ __device__ bool is_well_conditioned(const Group& group, const Matrix& A, int m, 
 // semi-definite A excludes.
 template <class Group>
 __device__ __noinline__ Found solve_equilibrated(const Group& group, const Matrix& A, const double* q,
-                                    const Workspace& work, bool bounded, double rank_noise) {
+                                                 const Workspace& work, bool bounded, double rank_noise) {
     guess(group, A, q, work.K, work.dense, work.s);
     for (int j = group.rank; j < work.K; j += group.size) work.state[j] = work.dense[j] > 0.0 ? JOINING : OUT;
     group.sync();

@@ -16,7 +16,7 @@ constexpr double VIOLATION = 1e-14;
 // Writes s = q + sum over i < m of y[i]*A[passive[i], :].
 template <class Group>
 __device__ __noinline__ void slack(const Group& group, const Matrix& A, const double* q, const int* passive,
-                      const double* y, int m, int K, double* s) {
+                                   const double* y, int m, int K, double* s) {
     for (int j = group.rank; j < K; j += group.size) {
         double total = q[j];
 #pragma unroll 4
@@ -39,8 +39,8 @@ __device__ double noise(const Group& group, const double* y, int m) {
 // It turns one step of iterative refinement into an almost correctly rounded solution, however
 // ill-conditioned the passive block is.
 template <class Group>
-__device__ __noinline__ void accurate_slack(const Group& group, const Matrix& A, const double* q, const double* x, int K,
-                               double* s) {
+__device__ __noinline__ void accurate_slack(const Group& group, const Matrix& A, const double* q,
+                                            const double* x, int K, double* s) {
     for (int j = group.rank; j < K; j += group.size) {
         Pair sum{q[j], 0.0};
         for (int i = 0; i < K; i++)

@@ -1,8 +1,8 @@
 // Find the ray behind a solution that is none.
 //
-// Where rows cancel only with weights of very different size, an index may seem to be independent that is not.
-// What comes out as a solution then is a multiple of the ray, as long as rounding lets it be, with a slack that
-// is as large as the linear term.
+// Where rows cancel only with weights of very different size, an index may seem to be independent that is
+// not. What comes out as a solution then is a multiple of the ray, as long as rounding lets it be, with a
+// slack that is as large as the linear term.
 #pragma once
 
 #include "general.cuh"
@@ -29,8 +29,8 @@ __device__ bool is_solution(const Group& group, const Matrix& A, const double* q
 
 // Replaces the solution work.x[0 .. m) of NNQP(A, q) by the ray behind it, if there is one; says whether.
 //
-// The ray minimises 0.5*z'Az + 0.5*(q'z + 1)^2 over z >= 0, a problem that always has a solution; z'Az is 0 there
-// if there is a ray at all. If there is none, `work` no longer holds the solution.
+// The ray minimises 0.5*z'Az + 0.5*(q'z + 1)^2 over z >= 0, a problem that always has a solution; z'Az is 0
+// there if there is a ray at all. If there is none, `work` no longer holds the solution.
 template <class Group>
 __device__ bool finds_ray(const Group& group, const Matrix& A, const double* q, int& m, const Workspace& work,
                           double rank_noise) {

@@ -17,8 +17,8 @@ constexpr double VANISHING = 64 * ROUNDOFF;
 struct Priorities {
     Rows tau, scales;
 
-    // q_j for secondary j = 1 .. K - 1 of a Gramian, from its square and its product with the primary. Beside a
-    // zero square, products are underflow.
+    // q_j for secondary j = 1 .. K - 1 of a Gramian, from its square and its product with the primary. Beside
+    // a zero square, products are underflow.
     __device__ double linear_term(long long b, int j, double square, double product) const {
         if (square == 0.0) return 0.0;
         return scales(b, 0) * product - tau(b, j - 1) * (scales(b, j) * square);

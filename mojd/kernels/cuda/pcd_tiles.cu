@@ -7,12 +7,13 @@ namespace mojd {
 
 // What is wrong with the row of the primary, which is no part of the problem but of the Gramian.
 template <class T, int W>
-__device__ int examine_primary(const Tile<W>& tile, const T* G, int K, double tolerance, double tiny) {
-    int code = OPTIMAL;
-    for (int j = tile.rank; j < K; j += W) {
+__device__ int examine_primary(const Tile<W>& tile, const T* G, int K, Tolerances allowed) {
+    Diagonal own{static_cast<double>(G[0]), scale_of(G, K, 0)};
+    int code = examine_diagonal(own.square);
+    for (int j = tile.rank + 1; j < K; j += W) {
         double entry;
-        code = worse(code, equilibrate_entry(G, K, 0, j, scale_of(G, K, 0), scale_of(G, K, j), tolerance, tiny,
-                                             entry));
+        Diagonal across{static_cast<double>(G[j * (K + 1)]), scale_of(G, K, j)};
+        code = worse(code, equilibrate_entry(G[j], G[j * K], own, across, allowed, entry));
     }
     return static_cast<int>(tile.maximum(code));
 }
@@ -40,8 +41,8 @@ __device__ double rescaling_in_tile(const Tile<W>& tile, const T* G, int K, doub
     return rescaling(square, size, G[0]);
 }
 
-// Writes weights w (B, K). With `status` (B), only where that is UNSETTLED. Where the constraints contradict each
-// other, the primary alone; NaN where a Gramian is not finite, or is none.
+// Writes weights w (B, K). With `status` (B), only where that is UNSETTLED. Where the constraints contradict
+// each other, the primary alone; NaN where a Gramian is not finite, or is none.
 template <class T, int W>
 __global__ void __launch_bounds__(TILE_THREADS)
     pcd_tiles(const T* G, const double* tau, long long tau_step, double constant_tau, const double* scales,
@@ -55,9 +56,9 @@ __global__ void __launch_bounds__(TILE_THREADS)
     for_problems<W>(status, count, [&](long long b) {
         const T* matrix = G + b * K * K;
         double primary = priorities.scales(b, 0), weight = 0.0;
-        int code = examine_primary(tile, matrix, K, tolerance, tiny);
+        int code = examine_primary(tile, matrix, K, Tolerances{tolerance, tiny});
         code = worse(code, equilibrate(tile, matrix + K + 1, K, K - 1, memory.A, memory.stride, memory.scale,
-                                       tolerance, tiny));
+                                       Tolerances{tolerance, tiny}));
         if (code == OPTIMAL) {
             if (own < K) {
                 double product = 0.5 * (static_cast<double>(matrix[own]) + matrix[own * K]);

@@ -29,9 +29,9 @@ __device__ void fill(const Group& group, double* x, int K, double value) {
 
 // Solves NNQP(A, q) for max|q| about 1 by the general solver, and writes x in the caller's units.
 template <class Group>
-__device__ __noinline__ Found solve_general(const Group& group, const Matrix& A, const double* q, double magnitude,
-                               const double* scale, const Workspace& work, bool bounded, double rank_noise,
-                               double* x) {
+__device__ __noinline__ Found solve_general(const Group& group, const Matrix& A, const double* q,
+                                            double magnitude, const double* scale, const Workspace& work,
+                                            bool bounded, double rank_noise, double* x) {
     Found found = solve_equilibrated(group, A, q, work, bounded, rank_noise);
     if (found.status == MAX_ITER) {
         int before = found.iterations;

@@ -1,9 +1,9 @@
 // Among equally good solutions of a rank-deficient problem, walk to one with small weights.
 //
-// If rows depend on each other, x is not unique although the direction is. A badly conditioned passive set with
-// large weights then solves the problem in exact arithmetic only: rounding errors show as negative slack. Moving
-// along null directions keeps the direction and lowers the sum of x, as the simplex method does on the face of
-// optimal x.
+// If rows depend on each other, x is not unique although the direction is. A badly conditioned passive set
+// with large weights then solves the problem in exact arithmetic only: rounding errors show as negative
+// slack. Moving along null directions keeps the direction and lowers the sum of x, as the simplex method does
+// on the face of optimal x.
 #pragma once
 
 #include "active_set.cuh"
@@ -34,7 +34,8 @@ __device__ __noinline__ int cheapest(const Group& group, const Matrix& A, int m,
 // Lowers the sum of x along null directions until none does, or K times; returns the new m. `work.s` is the
 // slack of x, and stays.
 template <class Group>
-__device__ __noinline__ int shrink(const Group& group, const Matrix& A, int m, const Workspace& work, double rank_noise) {
+__device__ __noinline__ int shrink(const Group& group, const Matrix& A, int m, const Workspace& work,
+                                   double rank_noise) {
     for (int step = 0; step < work.K; step++) {
         int j = cheapest(group, A, m, work);
         if (j < 0) break;

@@ -37,13 +37,13 @@ __device__ inline int worst_of_rows(const Block& block, const signed char* codes
     return static_cast<int>(block.maximum(code));
 }
 
-// Writes x, status and iterations (B, R) for q (B, R, K) and what equilibrate_rows made of the Gramians. `factors`
-// has room for K*(K + 1)/2 numbers a block.
+// Writes x, status and iterations (B, R) for q (B, R, K) and what equilibrate_rows made of the Gramians.
+// `factors` has room for K*(K + 1)/2 numbers a block.
 template <class T>
 __global__ void __launch_bounds__(512)
     solve_blocks(const double* A, const double* scale, const signed char* codes, const T* q, double* x,
-                 signed char* status, int* iterations, double* factors, long long count, long long rows, int K,
-                 int bounded, int keep_refusals, double tolerance) {
+                 signed char* status, int* iterations, double* factors, long long count, long long rows,
+                 int K, int bounded, int keep_refusals, double tolerance) {
     MOJD_SHARED(double, shared);
     Block block(shared);
     double* linear = shared + 64 + (BLOCK_VECTORS - 1) * K;

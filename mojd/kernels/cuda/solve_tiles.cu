@@ -4,8 +4,8 @@
 
 namespace mojd {
 
-// Writes x, status and iterations (B, R) for G (B, K, K) and q (B, R, K). With `unsettled_only`, problems whose
-// status is anything but UNSETTLED are left alone.
+// Writes x, status and iterations (B, R) for G (B, K, K) and q (B, R, K). With `unsettled_only`, problems
+// whose status is anything but UNSETTLED are left alone.
 template <class T, int W>
 __global__ void __launch_bounds__(TILE_THREADS)
     solve_tiles(const T* G, const T* q, double* x, signed char* status, int* iterations, long long count,
@@ -16,7 +16,9 @@ __global__ void __launch_bounds__(TILE_THREADS)
     TileMemory<W> memory(shared + threadIdx.x / W * TileMemory<W>::numbers, K);
     for_problems<W>(unsettled_only ? status : nullptr, count * rows, [&](long long t) {
         const T* own = G + t / rows * K * K;
-        Swept swept{equilibrate(tile, own, K, K, memory.A, memory.stride, memory.scale, tolerance, tiny), 0};
+        Swept swept{
+            equilibrate(tile, own, K, K, memory.A, memory.stride, memory.scale, Tolerances{tolerance, tiny}),
+            0};
         if (swept.status == OPTIMAL)
             swept = solve_in_tile(tile, q + t * K, memory, Options{bounded != 0, tolerance});
         else

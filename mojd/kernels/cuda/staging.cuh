@@ -1,5 +1,5 @@
-// Batches of tiny problems, a thread each: rows of numbers pass through shared memory, so that what a warp reads
-// and writes of global memory is contiguous.
+// Batches of tiny problems, a thread each: rows of numbers pass through shared memory, so that what a warp
+// reads and writes of global memory is contiguous.
 #pragma once
 
 #ifndef MOJD_SHARED

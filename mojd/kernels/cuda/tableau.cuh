@@ -1,11 +1,11 @@
-// Principal pivoting on a tableau, by a tile with a lane for every index: every pivot is one sweep of a matrix in
-// shared memory.
+// Principal pivoting on a tableau, by a tile with a lane for every index: every pivot is one sweep of a
+// matrix in shared memory.
 //
-// Sweeping A on the passive set F (Goodnight, The American Statistician 33, 1979) leaves -inverse(A_FF) in its
-// place, A_NF*inverse(A_FF) beside it and the Schur complement in the rest; the linear term, swept along, becomes
-// -x_F and s_N. So the signs of one vector say which index should change sides next. The rule (always the most
-// infeasible one) might cycle, and pivots may be small: both are noticed and left to the general solver. What is
-// accepted has been checked against A itself, and refined.
+// Sweeping A on the passive set F (Goodnight, The American Statistician 33, 1979) leaves -inverse(A_FF) in
+// its place, A_NF*inverse(A_FF) beside it and the Schur complement in the rest; the linear term, swept along,
+// becomes -x_F and s_N. So the signs of one vector say which index should change sides next. The rule (always
+// the most infeasible one) might cycle, and pivots may be small: both are noticed and left to the general
+// solver. What is accepted has been checked against A itself, and refined.
 #pragma once
 
 #include "factor.cuh"
@@ -47,9 +47,9 @@ __device__ double own_slack(const Tile<W>& tile, const double* A, int stride, in
     return sum.value();
 }
 
-// Solves NNQP(A, q) for A with its diagonal in [1/2, 2) or 0, max|q| about 1 and K <= W; writes x. S is a matrix
-// like A, and `row` has room for W numbers: both are work space. A relative pivot below `suspect` is left to
-// the general solver. The status is OPTIMAL or UNSETTLED.
+// Solves NNQP(A, q) for A with its diagonal in [1/2, 2) or 0, max|q| about 1 and K <= W; writes x. S is a
+// matrix like A, and `row` has room for W numbers: both are work space. A relative pivot below `suspect` is
+// left to the general solver. The status is OPTIMAL or UNSETTLED.
 template <int W>
 __device__ Swept solve_tableau(const Tile<W>& tile, const double* A, int stride, const double* q, int K,
                                double* x, double* S, double* row, double suspect) {

@@ -77,7 +77,8 @@ struct Options {
 
 // Solves NNQP(G, q) for the equilibrated G in `memory`, and writes `memory.answer`. `q` may be anywhere.
 template <class T, int W>
-__device__ Swept solve_in_tile(const Tile<W>& tile, const T* q, const TileMemory<W>& memory, Options options) {
+__device__ Swept solve_in_tile(const Tile<W>& tile, const T* q, const TileMemory<W>& memory,
+                               Options options) {
     const int K = memory.work.K, stride = memory.stride;
     double magnitude = normalise_linear(tile, q, memory.scale, K, memory.linear);
     int status =

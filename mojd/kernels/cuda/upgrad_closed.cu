@@ -6,8 +6,8 @@
 
 namespace mojd {
 
-// Brings the largest diagonal entry near 1. Weights do not depend on the units of the losses, and so exponents
-// alone must not decide who solves.
+// Brings the largest diagonal entry near 1. Weights do not depend on the units of the losses, and so
+// exponents alone must not decide who solves.
 template <int K>
 __device__ void to_ordinary_units(double (&G)[K * K]) {
     double largest = 0.0;

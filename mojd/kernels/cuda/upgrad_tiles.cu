@@ -5,8 +5,8 @@
 
 namespace mojd {
 
-// Writes weights w (B, K). With `status` (B), only where that is UNSETTLED. NaN where a Gramian is not finite,
-// or is none.
+// Writes weights w (B, K). With `status` (B), only where that is UNSETTLED. NaN where a Gramian is not
+// finite, or is none.
 template <class T, int W>
 __global__ void __launch_bounds__(TILE_THREADS)
     upgrad_tiles(const T* G, const double* preference, long long preference_step, double uniform, T* w,
@@ -17,7 +17,8 @@ __global__ void __launch_bounds__(TILE_THREADS)
     Rows u{preference, preference_step, uniform};
     for_problems<W>(status, count, [&](long long b) {
         const T* own = G + b * K * K;
-        int code = equilibrate(tile, own, K, K, memory.A, memory.stride, memory.scale, tolerance, tiny);
+        int code =
+            equilibrate(tile, own, K, K, memory.A, memory.stride, memory.scale, Tolerances{tolerance, tiny});
         double weight = code != OPTIMAL ? nan_value() : tile.rank < K ? u(b, tile.rank) : 0.0;
         for (int r = 0; r < K && code == OPTIMAL; r++) {
             solve_in_tile(tile, own + r * K, memory, Options{true, tolerance});

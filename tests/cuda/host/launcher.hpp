@@ -49,7 +49,7 @@ struct Launcher<kernel> {
     MOJD_EXPORTED const char* mojd_host_kinds() { return mojd_host::Launcher<__VA_ARGS__>::kinds; }         \
     MOJD_EXPORTED const int* mojd_host_sizes() { return mojd_host::Launcher<__VA_ARGS__>::sizes; }          \
     MOJD_EXPORTED void* mojd_host_stacks() { return mojd_host::own_stacks(); }                              \
-    MOJD_EXPORTED bool mojd_host_launch(void** arguments, const mojd_host::Launch* request,                 \
-                                        char* message, int size) {                                          \
+    MOJD_EXPORTED bool mojd_host_launch(void** arguments, const mojd_host::Launch* request, char* message,  \
+                                        int size) {                                                         \
         return mojd_host::launch(mojd_host::Launcher<__VA_ARGS__>::run, arguments, request, message, size); \
     }

@@ -32,7 +32,7 @@ inline char* map_guarded(std::size_t size, std::size_t guard) {
 // Shared memory that ends where a page does. Whatever of its first and last piece of 16 bytes was not asked
 // for, and the rest of its first page, is watched for changes.
 class SharedMemory {
-public:
+  public:
     // Signalling NaN as doubles, and no sensible int.
     static constexpr std::uint64_t POISON = 0x7ff4baadf00dbaadu;
     static constexpr std::size_t GUARD = 1024 * 1024;
@@ -79,7 +79,7 @@ public:
     char* start() const { return start_; }
     std::size_t bytes() const { return bytes_; }
 
-private:
+  private:
     bool changed(const char* byte) const {
         return *byte != reinterpret_cast<const char*>(&POISON)[(byte - memory_) % sizeof POISON];
     }
@@ -92,7 +92,7 @@ private:
 // Stacks that are kept from launch to launch, each between guard pages: code compiled with
 // -fstack-clash-protection steps over none.
 class Stacks {
-public:
+  public:
     static constexpr std::size_t SIZE = 64 * 1024, MOST = 1024;
 
     bool grow(unsigned count) {
@@ -111,7 +111,7 @@ public:
         return -1;
     }
 
-private:
+  private:
     char* stacks_[MOST] = {};
     unsigned count_ = 0;
 };

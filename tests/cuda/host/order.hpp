@@ -6,7 +6,7 @@
 namespace mojd_host {
 
 class Order {
-public:
+  public:
     void start(int kind, std::uint64_t seed) {
         kind_ = kind;
         state_ = (seed + 1) * 0x9e3779b97f4a7c15u | 1;
@@ -36,7 +36,7 @@ public:
         }
     }
 
-private:
+  private:
     // A number below `count`, by xorshift.
     std::uint32_t below(std::uint32_t count) {
         state_ ^= state_ << 13;

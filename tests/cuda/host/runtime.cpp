@@ -55,10 +55,17 @@ int source_lane(Kind kind, int lane, int operand, int width) {
     const int first = lane & ~(width - 1), last = first + width - 1;
     int source = lane;
     switch (kind) {
-        case SHUFFLE: return first | (operand & (width - 1));
-        case SHUFFLE_XOR: source = lane ^ (operand & 31); return source <= last ? source : lane;
-        case SHUFFLE_UP: source = lane - (operand & 31); return source >= first ? source : lane;
-        default: source = lane + (operand & 31); return source <= last ? source : lane;
+        case SHUFFLE:
+            return first | (operand & (width - 1));
+        case SHUFFLE_XOR:
+            source = lane ^ (operand & 31);
+            return source <= last ? source : lane;
+        case SHUFFLE_UP:
+            source = lane - (operand & 31);
+            return source >= first ? source : lane;
+        default:
+            source = lane + (operand & 31);
+            return source <= last ? source : lane;
     }
 }
 
@@ -173,8 +180,7 @@ void run_block() {
     ready_all();
     next(outside);
     const std::ptrdiff_t place = memory.trespass();
-    if (place != 0)
-        fail("something wrote to byte %td of shared memory of %zu bytes", place, memory.bytes());
+    if (place != 0) fail("something wrote to byte %td of shared memory of %zu bytes", place, memory.bytes());
 }
 
 void run_grid(const Launch& request) {
