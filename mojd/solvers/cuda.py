@@ -8,26 +8,43 @@ from __future__ import annotations
 import importlib
 import math
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from mojd._arrays import Array, Precision, dtype_name, namespace, precision_of, restore
+from mojd._arrays import Array, Precision, dtype_name, precision_of, restore
 from mojd.errors import InvalidTypeError
 from mojd.kernels.sizes import LARGEST_TABLEAU
+from mojd.solvers._cuda import plans
+from mojd.solvers._cuda.devices import Device, run
+from mojd.solvers._cuda.plans import Shape, Vectors
 from mojd.solvers._cuda.presence import is_cuda, obstacle, takes
-from mojd.solvers._registry import RawSolution, Solver, get_solver, register
+from mojd.solvers._registry import RawSolution, Solver, register
 
 # PCD's kernel has a lane for every secondary.
 LARGEST_PCD = LARGEST_TABLEAU + 1
+_HALVES = ("float16", "bfloat16")
 
 
-def _parts() -> tuple[ModuleType, ModuleType]:
-    """Return the plans and the libraries, which import CuPy and so are imported when they are used."""
-    plans, libraries = (
-        importlib.import_module(f"mojd.solvers._cuda.{name}") for name in ("plans", "libraries")
+def _libraries() -> ModuleType:
+    """Return what knows CuPy, which is imported with it."""
+    return importlib.import_module("mojd.solvers._cuda.libraries")
+
+
+def solve_on(
+    device: Device, gramian: Array, linear: Array, precision: Precision, *, keep_refusals: bool = False
+) -> RawSolution:
+    """Solve G (B, K, K) with q (B, R, K), row-major float64 arrays of a device; see :func:`plans.solve`."""
+    count, rows, size = (int(length) for length in linear.shape)
+    raw = RawSolution(
+        device.empty((count, rows, size), "float64"),
+        device.empty((count, rows), "int8"),
+        device.empty((count, rows), "int32"),
     )
-    return plans, libraries
+    if count * rows:
+        shape = Shape(count, rows, size, "double", device.processors, precision)
+        plan = plans.solve(shape, keep_refusals=keep_refusals)
+        run(device, plan, {"gramian": gramian, "linear": linear, **raw._asdict()})
+    return raw
 
 
 def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> RawSolution:
@@ -41,39 +58,41 @@ def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> 
     InvalidTypeError
         If an array is on another kind of device.
     """
-    plans, libraries = _parts()
-    if isinstance(gramian, np.ndarray):
-        arrays = libraries.copied_to_device(gramian, linear)
-        with libraries.device_of(arrays[0]) as device:
-            raw = plans.solve(device, *arrays, precision, keep_refusals=True)
-            return RawSolution(*(libraries.copied_to_host(array) for array in raw))
-    if not is_cuda(gramian):
+    if not isinstance(gramian, np.ndarray) and not is_cuda(gramian):
         raise InvalidTypeError(
             f"solver 'cuda' takes arrays on one CUDA device, or NumPy's, but the gramian is a "
             f"{type(gramian).__name__} on {getattr(gramian, 'device', 'another device')}; use solver='auto'"
         )
+    libraries = _libraries()
+    if isinstance(gramian, np.ndarray):
+        matrices, vectors = libraries.copied_to_device(gramian, linear)
+        with libraries.device_of(matrices) as device:
+            raw = solve_on(device, matrices, vectors, precision, keep_refusals=True)
+            return RawSolution(*(libraries.copied_to_host(array) for array in raw))
     if dtype_name(gramian) != "float64":
         raise InvalidTypeError(
             f"mojd.solve computes in float64, but the gramian of shape {tuple(gramian.shape)} is "
             f"{dtype_name(gramian)}; with JAX, call jax.config.update('jax_enable_x64', True) first"
         )
-    matrices = libraries.taken_in(gramian, "float64")
-    with libraries.device_of(matrices) as device:
-        raw = plans.solve(device, matrices, libraries.taken_in(linear, "float64"), precision)
+    with libraries.device_of(gramian) as device:
+        matrices, vectors = (libraries.taken_in(array, "float64") for array in (gramian, linear))
+        raw = solve_on(device, matrices, vectors, precision)
         return RawSolution(*(libraries.handed_back(array, gramian) for array in raw))
 
 
 def is_wanted(gramian: Array, solver: str, largest: int | None = None) -> bool:
     """Whether a method's own kernel is to take a Gramian, by what the caller wants and has installed."""
-    size = int(gramian.shape[-1])
-    if solver not in ("auto", "cuda") or (largest is not None and size > largest) or not takes(gramian, size):
-        return False
-    get_solver("cuda")
-    return True
+    size = int(gramian.shape[-1]) if gramian.ndim else 0
+    return (
+        solver in ("auto", "cuda")
+        and 0 < size <= (largest or size)
+        # Without CuPy, whoever asks for this solver gets an error further on, and no hint.
+        and takes(gramian, size, hint=solver == "auto")
+    )
 
 
-class Prepared:
-    """Gramians (..., K, K) as a method's kernel takes them, and the vectors beside them.
+class _Call:
+    """A method's own kernels on Gramians (..., K, K), with the vectors that go with them.
 
     Parameters
     ----------
@@ -83,66 +102,64 @@ class Prepared:
         The leading shape of the result.
     """
 
-    def __init__(self, gramian: Array, batch: tuple[int, ...]) -> None:
-        self.plans, self.libraries = _parts()
-        self.original, self.batch = gramian, batch
-        self.size = int(gramian.shape[-1])
-        single = dtype_name(gramian) in ("float32", "float16", "bfloat16")
-        self.matrices = self._flat(gramian, "float32" if single else "float64", (self.size, self.size))
-        self.precision = precision_of(gramian)
+    def __init__(self, libraries: ModuleType, device: Device, gramian: Array, batch: tuple[int, ...]) -> None:
+        self.libraries, self.device = libraries, device
+        self.gramian, self.batch = gramian, batch
+        self.size, kind = int(gramian.shape[-1]), dtype_name(gramian)
+        self.dtype = "float32" if kind == "float32" or kind in _HALVES else "float64"
+        full = (*batch, self.size, self.size)
+        self.arrays = {"gramian": libraries.taken_in(gramian, self.dtype, full)}
 
-    def _flat(self, array: Array, dtype: str, tail: tuple[int, ...]) -> Array:
-        """Return an array (..., *tail), broadcast to the batch, as row-major (B, *tail)."""
-        taken = self.libraries.taken_in(array, dtype)
-        xp = namespace(taken)
-        if tuple(taken.shape) != (*self.batch, *tail):
-            taken = self.libraries.taken_in(xp.broadcast_to(taken, (*self.batch, *tail)), dtype)
-        return xp.reshape(taken, (math.prod(self.batch), *tail))
+    @property
+    def shape(self) -> Shape:
+        """What the plan depends on."""
+        count, number = math.prod(self.batch), "float" if self.dtype == "float32" else "double"
+        precision = precision_of(self.gramian)
+        return Shape(count, self.size, self.size, number, self.device.processors, precision)
 
-    def vectors(self, array: Array | None, constant: float, length: int) -> Any:
-        """Return vectors (..., M) beside the Gramians, or a number in all their places."""
+    def vectors(self, name: str, array: Array | None, constant: float, length: int) -> Vectors:
+        """Take in vectors (..., M) under a name; or a number in all their places."""
         if array is None:
-            return self.plans.Vectors(None, constant)
-        if math.prod(array.shape[:-1]) == 1:
-            taken = self.libraries.taken_in(array, "float64")
-            return self.plans.Vectors(namespace(taken).reshape(taken, (1, length)))
-        return self.plans.Vectors(self._flat(array, "float64", (length,)))
+            return Vectors("", 0, constant)
+        shared = math.prod(array.shape[:-1]) == 1
+        self.arrays[name] = self.libraries.taken_in(
+            array, "float64", None if shared else (*self.batch, length)
+        )
+        return Vectors(name, 0 if shared else length, 0.0)
 
-    def finished(self, weights: Array) -> Array:
-        """Return weights (B, K) in the caller's shape, library and dtype."""
-        shaped = namespace(weights).reshape(weights, (*self.batch, self.size))
-        return restore(self.libraries.handed_back(shaped, self.original), self.original)
+    def run(self, plan: plans.Plan) -> Array:
+        """Return the weights (..., K) that a plan writes, in the caller's library and dtype."""
+        weights = self.device.empty((*self.batch, self.size), self.dtype)
+        run(self.device, plan, {**self.arrays, "weights": weights})
+        result = self.libraries.handed_back(weights, self.gramian)
+        return restore(result, self.gramian) if dtype_name(self.gramian) in _HALVES else result
 
 
 def upgrad(gramian: Array, batch: tuple[int, ...], preference: Array | None) -> Array:
     """Return UPGrad weights (..., K) of Gramians on a GPU; preferences are 1/K without any."""
-    given = Prepared(gramian, batch)
-    with given.libraries.device_of(given.matrices) as device:
-        own = given.vectors(preference, 1.0 / given.size, given.size)
-        return given.finished(given.plans.upgrad(device, given.matrices, own, given.precision))
+    libraries = _libraries()
+    with libraries.device_of(gramian) as device:
+        call = _Call(libraries, device, gramian, batch)
+        own = call.vectors("preference", preference, 1.0 / call.size, call.size)
+        return call.run(plans.upgrad(call.shape, own))
 
 
 def pcd(
-    gramian: Array,
-    batch: tuple[int, ...],
-    tau: Array | float,
-    scales: Array | None,
-    rescale: bool,
+    gramian: Array, batch: tuple[int, ...], tau: Array | float, scales: Array | None, rescale: bool
 ) -> Array:
     """Return PCD weights (..., K) of Gramians on a GPU, 2 ≤ K ≤ 33; τ is a number or (..., K−1)."""
-    given = Prepared(gramian, batch)
-    taus: tuple[Any, float] = (None, tau) if isinstance(tau, float) else (tau, 0.0)
-    with given.libraries.device_of(given.matrices) as device:
-        own_tau = given.vectors(*taus, given.size - 1)
-        own_scales = given.vectors(scales, 1.0, given.size)
-        weights = given.plans.pcd(device, given.matrices, own_tau, own_scales, rescale, given.precision)
-        return given.finished(weights)
+    libraries = _libraries()
+    array, number = (None, tau) if isinstance(tau, float) else (tau, 0.0)
+    with libraries.device_of(gramian) as device:
+        call = _Call(libraries, device, gramian, batch)
+        own_tau = call.vectors("tau", array, number, call.size - 1)
+        own_scales = call.vectors("scales", scales, 1.0, call.size)
+        return call.run(plans.pcd(call.shape, own_tau, own_scales, rescale))
 
 
 def _prepare() -> None:
     """Import CuPy, and make sure that there is a device."""
-    _, libraries = _parts()
-    libraries.copied_to_device(np.zeros(1))
+    _libraries().copied_to_device(np.zeros(1))
 
 
 register(
@@ -153,7 +170,7 @@ register(
         kkt_tolerance=1e-12,
         requires=("cupy",),
         extra="cuda",
-        max_size=1024,
+        max_size=plans.LARGEST_BLOCK,
         any_device=True,
         exact=True,
         checks_values=True,

@@ -99,10 +99,8 @@ def view(gramian: Any) -> View:
     return View(original, *look(original))
 
 
-def view_of_shape(gramian: Array) -> View:
-    """Check the shape and the dtype of a Gramian on a device whose numbers only a kernel is to see."""
-    as_array(gramian, "gramian")
-    _checks.check_gramian_shape(gramian)
+def unseen(gramian: Array) -> View:
+    """View a Gramian on a device whose numbers nobody but a kernel is to see, not even to convert them."""
     return View(gramian, gramian, namespace(gramian))
 
 

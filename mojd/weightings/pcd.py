@@ -11,7 +11,7 @@ from mojd import _checks
 from mojd._arrays import (
     Array,
     FloatArray,
-    is_array,
+    as_array,
     is_on_device,
     plain_values,
     precision_of,
@@ -30,8 +30,8 @@ from mojd.weightings._shared import (
     is_ordinary_call,
     like_plain,
     plain_gramian,
+    unseen,
     view,
-    view_of_shape,
 )
 from mojd.weightings._traced import traceable
 
@@ -203,15 +203,19 @@ def _pcd(
 
 def _pcd_on_cuda(gramian: Array, tau: Any, scales: Any, rescale: bool) -> Array:
     """Compute the weights of Gramians on a GPU by a kernel of their own."""
-    matrix = view_of_shape(gramian)
+    _checks.check_gramian_shape(as_array(gramian, "gramian"))
+    shapes = [tuple(gramian.shape[:-2])]
+    taus, sizes = tau, None
     # A number goes to the kernel as it is: copied to the device, it would be waited for.
-    is_number = isinstance(tau, float | int)
-    if is_number:
-        _checks.check_tau(np.asarray(float(tau)))
-    taus = float(tau) if is_number else tau_of(tau, matrix)
-    sizes = None if scales is None else scales_of(scales, matrix)
-    arrays: list[Array] = [array for array in (taus, sizes) if is_array(array)]
-    shapes = [matrix.batch_shape, *(tuple(array.shape[:-1]) for array in arrays)]
+    if isinstance(tau, float | int):
+        taus = float(tau)
+        _checks.check_tau(np.asarray(taus))
+    else:
+        taus = tau_of(tau, unseen(gramian))
+        shapes.append(tuple(taus.shape[:-1]))
+    if scales is not None:
+        sizes = scales_of(scales, unseen(gramian))
+        shapes.append(tuple(sizes.shape[:-1]))
     return cuda.pcd(gramian, np.broadcast_shapes(*shapes), taus, sizes, rescale)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mojd import _checks
-from mojd._arrays import Array, FloatArray, is_on_device, precision_of
+from mojd._arrays import Array, FloatArray, as_array, is_on_device, precision_of
 from mojd.qp import NNQP
 from mojd.solvers import cuda, fused, solve
 from mojd.weightings._optimality import lengths, relative_maximum, slopes
@@ -24,8 +24,8 @@ from mojd.weightings._shared import (
     plain_gramian,
     preference_of,
     solved,
+    unseen,
     view,
-    view_of_shape,
 )
 from mojd.weightings._traced import traceable
 
@@ -158,10 +158,10 @@ def _upgrad(gramian: Any, pref_vector: Any, *, solver: str, threads: int, nonfin
 
 def _upgrad_on_cuda(gramian: Array, pref_vector: Any) -> Array:
     """Compute the weights of Gramians on a GPU by a kernel of their own."""
-    original = view_of_shape(gramian)
-    preference = None if pref_vector is None else preference_of(pref_vector, original)
-    batch = original.batch_shape
-    if preference is not None:
+    _checks.check_gramian_shape(as_array(gramian, "gramian"))
+    batch, preference = tuple(gramian.shape[:-2]), None
+    if pref_vector is not None:
+        preference = preference_of(pref_vector, unseen(gramian))
         batch = np.broadcast_shapes(batch, tuple(preference.shape[:-1]))
     return cuda.upgrad(gramian, batch, preference)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mojd._arrays import FloatArray, Precision
-from mojd.solvers import Solver
+from mojd.solvers import Solver, cuda
 from mojd.solvers._cuda import plans
 from mojd.solvers._cuda.source import source
 from mojd.solvers._registry import RawSolution
@@ -36,9 +35,7 @@ class HostDevice:
         assert array.flags.c_contiguous
         return int(array.ctypes.data)
 
-    def launch(
-        self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[np.generic]
-    ) -> None:
+    def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:
         self.launches.append(kernel)
         if kernel not in self._kernels:
             self._kernels.update(build([kernel], source()).kernels)
@@ -50,7 +47,7 @@ DEVICE = HostDevice()
 
 def solve(gramian: FloatArray, linear: FloatArray, _threads: int, precision: Precision) -> RawSolution:
     """Solve as the solver 'cuda' does for NumPy arrays."""
-    return plans.solve(DEVICE, gramian, linear, precision, keep_refusals=True)
+    return cuda.solve_on(DEVICE, gramian, linear, precision, keep_refusals=True)
 
 
 def host_solver() -> Solver:

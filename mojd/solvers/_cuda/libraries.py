@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,14 +59,12 @@ class CupyDevice:
         """Return where an array begins."""
         return int(array.data.ptr)
 
-    def launch(
-        self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[np.generic]
-    ) -> None:
+    def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:
         """Put a kernel on the current stream."""
         function = _kernel(kernel, self.index)
         if shared > _ORDINARY_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
-        function((grid,), (block,), tuple(arguments), shared_mem=shared)
+        function((grid,), (block,), arguments, shared_mem=shared)
 
 
 class TorchDevice(CupyDevice):
@@ -89,32 +87,38 @@ def _is_tensor(array: Array) -> bool:
     return "torch" in sys.modules and isinstance(array, sys.modules["torch"].Tensor)
 
 
+@functools.lru_cache(maxsize=64)
+def _tensor_device(torch: Any, device: Any) -> TorchDevice:
+    return TorchDevice(torch, device)
+
+
 @contextmanager
 def device_of(array: Array) -> Iterator[CupyDevice]:
-    """Make the device and the stream of a CUDA tensor or CuPy array the current ones of CuPy."""
+    """Make the device and the stream of a CUDA array the current ones of CuPy."""
     if _is_tensor(array):
-        torch: Any = sys.modules["torch"]
-        index = array.device.index
-        with (
-            cupy.cuda.Device(index),
-            _stream(torch.cuda.current_stream(array.device).cuda_stream, index),
-        ):
-            yield TorchDevice(torch, array.device)
-    else:
-        with array.device:
-            yield CupyDevice(array.device.id)
+        torch, device = sys.modules["torch"], array.device
+        stream = _stream(torch.cuda.current_stream(device).cuda_stream, device.index)
+        with cupy.cuda.Device(device.index), stream:
+            yield _tensor_device(torch, device)
+        return
+    index = (
+        array.device.id if isinstance(array, cupy.ndarray) else next(iter(array.devices())).local_hardware_id
+    )
+    with cupy.cuda.Device(index):
+        yield CupyDevice(index)
 
 
-def taken_in(array: Array, dtype: str) -> Array:
-    """Return a CUDA array as one that kernels can read: a tensor, or an array of CuPy, row-major."""
+def taken_in(array: Array, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Return a CUDA array as kernels read it: row-major, a tensor or of CuPy, broadcast to `shape`."""
     if _is_tensor(array):
-        torch: Any = sys.modules["torch"]
-        return array.detach().resolve_neg().to(getattr(torch, dtype)).contiguous()
+        tensor = array.detach().resolve_neg().to(getattr(sys.modules["torch"], dtype))
+        return (tensor if shape is None or tensor.shape == shape else tensor.expand(shape)).contiguous()
     if not isinstance(array, cupy.ndarray):
         # JAX lets CuPy's stream wait for what is still being computed.
         array = cupy.from_dlpack(array)
-    with array.device:
-        return cupy.ascontiguousarray(array, dtype)
+    if shape is not None and array.shape != shape:
+        array = cupy.broadcast_to(array, shape)
+    return cupy.ascontiguousarray(array, dtype)
 
 
 def handed_back(array: Array, like: Array) -> Array:

@@ -1,61 +1,155 @@
-"""Which kernels solve a problem, and on how many threads. Nothing in here waits for the device."""
+"""Which kernels solve a problem, on how many threads and with what work space: plans, which are mere data.
+
+A plan depends on shapes alone, and is made once for each. To run one takes an allocation for the work space
+and one launch a step. Nothing waits for the device.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mojd._arrays import Array, Precision
+from mojd._arrays import Precision
 from mojd.kernels.sizes import LARGEST_TABLEAU
-from mojd.solvers._cuda.devices import Device
 from mojd.solvers._cuda.source import WIDTHS
-from mojd.solvers._registry import RawSolution
 
-# The constants of the kernels: BATCH, TILE_THREADS, Block::strip and the like.
+# The constants of the kernels: BATCH, TILE_THREADS, and what a block shares beside its vectors.
 BATCH, TILE_THREADS = 128, 64
 LARGEST_CLOSED_FORM = 3
 # Vectors of a block of this many indices fit into the shared memory of every GPU since 2016.
 LARGEST_BLOCK = 1024
-# How many blocks of small problems keep a multiprocessor busy.
-BLOCKS_PER_PROCESSOR = 8
-# How many bytes work space may take: matrices of problems that wait, and factors of those that run.
+# How many blocks of tiles keep a multiprocessor busy, and how many more wait in line.
+BLOCKS_PER_PROCESSOR, WAVES = 8, 4
+# How many bytes of work space matrices of problems that wait may take, and factors of those that run.
 ROOM = 2**28
 FACTOR_ROOM = 2**30
 
 
-class Vectors(NamedTuple):
-    """A vector of each problem (B, M), one for all (1, M), or a number in all places.
+class Pointer(NamedTuple):
+    """A place in one of the arrays that a plan is run on, or in its work space.
 
     Attributes
     ----------
-    array : float64 array, or None
-        The vectors, in row-major order.
-    constant : float
-        The number, if there are none.
+    base : str
+        The name of the array.
+    offset : int
+        How many bytes after its beginning.
     """
 
-    array: Array | None
-    constant: float = 0.0
+    base: str
+    offset: int = 0
 
-    def arguments(self, device: Device, first: int) -> tuple[np.generic, ...]:
+    def after(self, count: int) -> Pointer:
+        """Return the place so many bytes further on."""
+        return Pointer(self.base, self.offset + count)
+
+
+class Step(NamedTuple):
+    """One launch.
+
+    Attributes
+    ----------
+    kernel : str
+        A name of :mod:`mojd.solvers._cuda.source`.
+    grid, block, shared : int
+        Blocks, threads of a block, and bytes of shared memory of a block.
+    arguments : tuple
+        NumPy scalars, and :class:`Pointer`.
+    """
+
+    kernel: str
+    grid: int
+    block: int
+    shared: int
+    arguments: tuple[Any, ...]
+
+
+class Plan(NamedTuple):
+    """Launches in their order, and the bytes of work space that they share."""
+
+    steps: tuple[Step, ...]
+    room: int
+
+
+class Shape(NamedTuple):
+    """What a plan depends on.
+
+    Attributes
+    ----------
+    gramians, rows, size : int
+        B Gramians with R right-hand sides each, of K objectives.
+    number : str
+        'float' or 'double': the numbers of the Gramians.
+    processors : int
+        Multiprocessors of the device.
+    precision : Precision
+        What the caller's dtype says about rounding.
+    """
+
+    gramians: int
+    rows: int
+    size: int
+    number: str
+    processors: int
+    precision: Precision
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a number of the Gramians."""
+        return 4 if self.number == "float" else 8
+
+    @property
+    def tolerances(self) -> tuple[np.generic, ...]:
+        """The precision, as kernels take it."""
+        return np.float64(self.precision.tolerance), np.float64(self.precision.tiny)
+
+
+class Vectors(NamedTuple):
+    """A vector of each problem, one for all, or a number in all places.
+
+    Attributes
+    ----------
+    base : str
+        The name of a float64 array (B, M) or (1, M); '' for a number.
+    step : int
+        How far apart the vectors of two problems are: M, or 0 if they share one.
+    constant : float
+        The number.
+    """
+
+    base: str
+    step: int
+    constant: float
+
+    def arguments(self, first: int) -> tuple[Any, ...]:
         """Return what kernels get, from problem `first` on."""
-        if self.array is None:
-            return np.uintp(0), np.int64(0), np.float64(self.constant)
-        count, length = self.array.shape
-        step = length if count > 1 else 0
-        return np.uintp(device.pointer(self.array) + 8 * first * step), np.int64(step), np.float64(0.0)
+        pointer = Pointer(self.base, 8 * first * self.step) if self.base else np.uintp(0)
+        return pointer, np.int64(self.step), np.float64(self.constant)
 
 
-def number_of(array: Array) -> tuple[str, int]:
-    """Return the C++ type of an array's numbers, and their bytes."""
-    return ("float", 4) if str(array.dtype).endswith("float32") else ("double", 8)
+class _Room:
+    """Work space that is dealt out piece by piece."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def take(self, size: int) -> Pointer:
+        """Return the beginning of `size` bytes, on a boundary of 256."""
+        place = Pointer("work", self.taken)
+        self.taken += -(-size // 256) * 256
+        return place
 
 
 def width_of(size: int) -> int:
     """Return the lanes of the narrowest tile for K indices."""
     return next(width for width in WIDTHS if size <= width)
+
+
+def _odd(length: int) -> int:
+    return length | 1
 
 
 def _tile_bytes(width: int) -> int:
@@ -64,164 +158,151 @@ def _tile_bytes(width: int) -> int:
     return 8 * (2 * width * (width + 1) + 11 * width + strip * (strip + width) + width)
 
 
-def _launch_tiles(
-    device: Device, kernel: str, number: str, width: int, problems: int, leftovers: bool, *arguments: Any
-) -> None:
-    tiles = TILE_THREADS // width
-    # Where nearly all problems are settled, threads look through their statuses, many at a time.
-    threads = math.ceil(problems / 4) if leftovers else problems * width
-    blocks = min(math.ceil(threads / TILE_THREADS), device.processors * BLOCKS_PER_PROCESSOR * 4)
-    name = f"mojd::{kernel}_tiles<{number}, {width}>"
-    device.launch(name, max(blocks, 1), TILE_THREADS, tiles * _tile_bytes(width), arguments)
+def _tiles(kernel: str, shape: Shape, size: int, problems: int, leftovers: bool, *arguments: Any) -> Step:
+    """Return the launch of a tile for every problem of `size` unknowns.
 
-
-def _launch_closed(
-    device: Device, kernel: str, number: str, size: int, problems: int, row: int, *arguments: Any
-) -> None:
-    """Launch a thread for every problem; `row` is how many numbers of each lie in shared memory."""
-    blocks = min(math.ceil(problems / BATCH), device.processors * 64)
-    name = f"mojd::{kernel}_closed<{number}, {size}>"
-    device.launch(name, max(blocks, 1), BATCH, 8 * BATCH * row, arguments)
-
-
-def _odd(length: int) -> int:
-    return length | 1
-
-
-def _pointers(device: Device, *arrays: Array) -> tuple[np.generic, ...]:
-    return tuple(np.uintp(device.pointer(array)) for array in arrays)
-
-
-def solve(
-    device: Device,
-    gramian: Array,
-    linear: Array,
-    precision: Precision,
-    *,
-    bounded: bool = False,
-    keep_refusals: bool = False,
-) -> RawSolution:
-    """Solve NNQP(G, q) for G (B, K, K) and q (B, R, K), both in float64 or both in float32, 1 ≤ K ≤ 1024.
-
-    `bounded` promises that there are minimisers. Where G is no Gramian, the status is MAX_ITER and x NaN, or
-    with `keep_refusals` one of :mod:`mojd.kernels.status` that says why.
+    With `leftovers`, nearly all problems are settled, and threads look through their statuses.
     """
-    count, rows, size = linear.shape
-    x = device.empty((count, rows, size), "float64")
-    status = device.empty((count, rows), "int8")
-    iterations = device.empty((count, rows), "int32")
-    if count * rows == 0:
-        return RawSolution(x, status, iterations)
-    number, _ = number_of(gramian)
-    shape = np.int64(count), np.int64(rows)
+    width = width_of(size)
+    threads = math.ceil(problems / 4) if leftovers else problems * width
+    most = shape.processors * BLOCKS_PER_PROCESSOR * WAVES
+    blocks = max(1, min(math.ceil(threads / TILE_THREADS), most))
+    name = f"mojd::{kernel}_tiles<{shape.number}, {width}>"
+    return Step(name, blocks, TILE_THREADS, TILE_THREADS // width * _tile_bytes(width), arguments)
+
+
+def _closed(kernel: str, shape: Shape, problems: int, row: int, *arguments: Any) -> Step:
+    """Return the launch of a thread for every problem; `row` is how many numbers of each are shared."""
+    blocks = max(1, min(math.ceil(problems / BATCH), shape.processors * 64))
+    return Step(
+        f"mojd::{kernel}_closed<{shape.number}, {shape.size}>", blocks, BATCH, 8 * BATCH * row, arguments
+    )
+
+
+class _Problems(NamedTuple):
+    """Where the problems of a part of a plan are, and where their solutions go."""
+
+    gramian: Pointer
+    linear: Pointer
+    x: Pointer
+    status: Pointer
+    iterations: Pointer
+
+    def after(self, count: int, rows: int, size: int, number: int) -> _Problems:
+        """Return the places `count` Gramians further on, for numbers of so many bytes."""
+        return _Problems(
+            self.gramian.after(count * size * size * number),
+            self.linear.after(count * rows * size * number),
+            self.x.after(count * rows * size * 8),
+            self.status.after(count * rows),
+            self.iterations.after(count * rows * 4),
+        )
+
+
+def _solve_steps(
+    shape: Shape, problems: _Problems, room: _Room, bounded: bool, keep_refusals: bool
+) -> list[Step]:
+    count, rows, size = shape.gramians, shape.rows, shape.size
     flags = np.int32(bounded), np.int32(keep_refusals)
-    tolerances = tuple(np.float64(value) for value in precision)
     if size > LARGEST_TABLEAU:
-        _solve_blocks(device, gramian, linear, RawSolution(x, status, iterations), precision, flags)
-        return RawSolution(x, status, iterations)
-    pointers = _pointers(device, gramian, linear, x, status, iterations)
-    small = size <= LARGEST_CLOSED_FORM
+        return _block_steps(shape, problems, room, flags)
+    steps, small = [], size <= LARGEST_CLOSED_FORM
+    extent = np.int64(count), np.int64(rows)
     if small:
         row = _odd(size * size) + 2 * _odd(size)
-        arguments = (*pointers, *shape, tolerances[0])
-        _launch_closed(device, "solve", number, size, count * rows, row, *arguments)
-    arguments = (*pointers, *shape, np.int32(size), *flags, np.int32(small), *tolerances)
-    _launch_tiles(device, "solve", number, width_of(size), count * rows, small, *arguments)
-    return RawSolution(x, status, iterations)
+        arguments = (*problems, *extent, shape.tolerances[0])
+        steps.append(_closed("solve", shape, count * rows, row, *arguments))
+    options = (np.int32(size), *flags, np.int32(small), *shape.tolerances)
+    steps.append(_tiles("solve", shape, size, count * rows, small, *problems, *extent, *options))
+    return steps
 
 
-def _solve_blocks(
-    device: Device,
-    gramian: Array,
-    linear: Array,
-    solution: RawSolution,
-    precision: Precision,
-    flags: tuple[np.generic, ...],
-) -> None:
-    """Solve for K > 32, some Gramians at a time; writes to `solution`."""
-    count, rows, size = linear.shape
-    number, width = number_of(gramian)
+def _block_steps(shape: Shape, problems: _Problems, room: _Room, flags: tuple[np.generic, ...]) -> list[Step]:
+    """Return the launches for K > 32: some Gramians at a time, a block for every right-hand side."""
+    count, rows, size = shape.gramians, shape.rows, shape.size
     part = min(count, max(1, ROOM // (8 * size * size)))
-    matrices = device.empty((part, size, size), "float64")
-    scales, codes = device.empty((part, size), "float64"), device.empty((part, size), "int8")
-    factor = size * (size + 1) // 2
-    blocks = min(part * rows, device.processors * max(1, 512 // size), max(1, FACTOR_ROOM // (8 * factor)))
-    factors = device.empty((blocks, factor), "float64")
+    work = room.take(8 * part * size * size), room.take(8 * part * size), room.take(part * size)
+    factor = 8 * (size * (size + 1) // 2)
+    busy = min(part * rows, shape.processors * max(1, 512 // size), max(1, FACTOR_ROOM // factor))
+    factors = room.take(busy * factor)
     threads = 128 if size <= 128 else 256 if size <= 512 else 512
     shared = 8 * (64 + 9 * size + 8 * (8 + 32) + size)
-    work = _pointers(device, matrices, scales, codes)
-    tolerances = tuple(np.float64(value) for value in precision)
-    given, terms, *results = (device.pointer(array) for array in (gramian, linear, *solution))
+    steps = []
     for first in range(0, count, part):
-        here = min(part, count - first)
-        own = np.uintp(given + first * size * size * width)
-        warps = math.ceil(here * size / 8)
-        arguments = (own, *work, np.int64(here), np.int32(size), *tolerances)
-        device.launch(f"mojd::equilibrate_rows<{number}>", min(warps, 2**20), 256, 0, arguments)
-        places = [terms + first * rows * size * width]
-        places += [place + first * rows * each for place, each in zip(results, (8 * size, 1, 4), strict=True)]
-        pointers = tuple(np.uintp(place) for place in places)
-        arguments = (*work, *pointers, *_pointers(device, factors), np.int64(here), np.int64(rows))
-        arguments += (np.int32(size), *flags, tolerances[0])
-        device.launch(f"mojd::solve_blocks<{number}>", min(blocks, here * rows), threads, shared, arguments)
+        here, own = min(part, count - first), problems.after(first, rows, size, shape.bytes)
+        extent = np.int64(here), np.int32(size)
+        warps = min(math.ceil(here * size / 8), 2**20)
+        arguments: tuple[Any, ...] = (own.gramian, *work, *extent, *shape.tolerances)
+        steps.append(Step(f"mojd::equilibrate_rows<{shape.number}>", warps, 256, 0, arguments))
+        arguments = (*work, *own[1:], factors, np.int64(here), np.int64(rows), np.int32(size), *flags)
+        arguments += (shape.tolerances[0],)
+        blocks = min(busy, here * rows)
+        steps.append(Step(f"mojd::solve_blocks<{shape.number}>", blocks, threads, shared, arguments))
+    return steps
 
 
-def upgrad(device: Device, gramian: Array, preference: Vectors, precision: Precision) -> Array:
-    """Return UPGrad weights (B, K) of G (B, K, K), in its dtype; NaN where it is none."""
-    count, size = gramian.shape[:2]
-    number, each = number_of(gramian)
-    weights = device.empty((count, size), f"float{8 * each}")
-    if count == 0:
-        return weights
-    tolerances = tuple(np.float64(value) for value in precision)
-    given, written = _pointers(device, gramian, weights)
-    own = preference.arguments(device, 0)
+@functools.lru_cache(maxsize=256)
+def solve(shape: Shape, *, bounded: bool = False, keep_refusals: bool = False) -> Plan:
+    """Solve NNQP(G, q) for 1 ≤ K ≤ 1024 and B·R > 0: from 'gramian' and 'linear', row-major.
+
+    Writes float64 'x' (B, R, K), int8 'status' and int32 'iterations' (B, R). `bounded` promises that there
+    are minimisers. Where G is no Gramian, the status is MAX_ITER and x NaN, or with `keep_refusals` one of
+    :mod:`mojd.kernels.status` that says why.
+    """
+    room = _Room()
+    problems = _Problems(*(Pointer(name) for name in ("gramian", "linear", "x", "status", "iterations")))
+    steps = _solve_steps(shape, problems, room, bounded, keep_refusals)
+    return Plan(tuple(steps), room.taken)
+
+
+@functools.lru_cache(maxsize=256)
+def upgrad(shape: Shape, preference: Vectors) -> Plan:
+    """Write UPGrad 'weights' (B, K) of 'gramian', in its dtype; NaN where it is none. R is K here."""
+    count, size, room = shape.gramians, shape.size, _Room()
+    gramian, weights = Pointer("gramian"), Pointer("weights")
+    small = 1 < size <= LARGEST_CLOSED_FORM
+    steps = []
     tiles = TILE_THREADS // width_of(size) if size <= LARGEST_TABLEAU else 0
-    closed = 2 <= size <= LARGEST_CLOSED_FORM
-    if closed or count >= device.processors * BLOCKS_PER_PROCESSOR * tiles > 0:
-        status: np.generic = np.uintp(0)
-        if closed:
-            codes = device.empty((count,), "int8")
-            (status,) = _pointers(device, codes)
-            arguments = (given, *own, written, status, np.int64(count), tolerances[0])
-            row = _odd(size * size) + _odd(size)
-            _launch_closed(device, "upgrad", number, size, count, row, *arguments)
-        arguments = (given, *own, written, status, np.int64(count), np.int32(size), *tolerances)
-        _launch_tiles(device, "upgrad", number, width_of(size), count, closed, *arguments)
-        return weights
+    if small or count >= shape.processors * BLOCKS_PER_PROCESSOR * tiles > 0:
+        status: Any = np.uintp(0)
+        own = preference.arguments(0)
+        if small:
+            status = room.take(count)
+            arguments = (gramian, *own, weights, status, np.int64(count), shape.tolerances[0])
+            steps.append(_closed("upgrad", shape, count, _odd(size * size) + _odd(size), *arguments))
+        arguments = (gramian, *own, weights, status, np.int64(count), np.int32(size), *shape.tolerances)
+        steps.append(_tiles("upgrad", shape, size, count, small, *arguments))
+        return Plan(tuple(steps), room.taken)
     # A tile or block for every projection: the more threads, the sooner they are done.
-    part = min(count, max(1, ROOM // (8 * size * size)))
+    part, most = min(count, max(1, ROOM // (8 * size * size))), 0
+    places = room.take(8 * part * size * size), room.take(part * size), room.take(4 * part * size)
     for first in range(0, count, part):
-        some = gramian if part == count else gramian[first : first + part]
-        x, _, _ = solve(device, some, some, precision, bounded=True)
-        here = some.shape[0]
-        arguments = (*_pointers(device, x), *preference.arguments(device, first))
-        arguments += (np.uintp(int(written) + first * size * each), np.int64(here), np.int32(size))
+        here, matrices = min(part, count - first), gramian.after(first * size * size * shape.bytes)
+        problems = _Problems(matrices, matrices, *places)
+        # The parts run one after the other, and so in the same room.
+        own_room = _Room()
+        own_room.taken = room.taken
+        some = shape._replace(gramians=here, rows=size)
+        steps += _solve_steps(some, problems, own_room, True, False)
+        arguments = (places[0], *preference.arguments(first), weights.after(first * size * shape.bytes))
+        arguments += (np.int64(here), np.int32(size))
         blocks = min(math.ceil(here * size / 128), 2**20)
-        device.launch(f"mojd::add_projections<{number}>", blocks, 128, 0, arguments)
-    return weights
+        steps.append(Step(f"mojd::add_projections<{shape.number}>", blocks, 128, 0, arguments))
+        most = max(most, own_room.taken)
+    return Plan(tuple(steps), most)
 
 
-def pcd(
-    device: Device, gramian: Array, tau: Vectors, scales: Vectors, rescale: bool, precision: Precision
-) -> Array:
-    """Return PCD weights (B, K) of G (B, K, K), 2 ≤ K ≤ 33, in its dtype; NaN where it is none."""
-    count, size = gramian.shape[:2]
-    number, each = number_of(gramian)
-    weights = device.empty((count, size), f"float{8 * each}")
-    if count == 0:
-        return weights
-    tolerances = tuple(np.float64(value) for value in precision)
-    given, written = _pointers(device, gramian, weights)
-    options = (*tau.arguments(device, 0), *scales.arguments(device, 0))
-    flag = np.int32(rescale)
-    status: np.generic = np.uintp(0)
-    closed = size <= LARGEST_CLOSED_FORM
-    if closed:
-        codes = device.empty((count,), "int8")
-        (status,) = _pointers(device, codes)
-        arguments = (given, *options, written, status, np.int64(count), flag, tolerances[0])
-        _launch_closed(device, "pcd", number, size, count, _odd(size * size) + _odd(size), *arguments)
-    arguments = (given, *options, written, status, np.int64(count), np.int32(size), flag, *tolerances)
-    _launch_tiles(device, "pcd", number, width_of(size - 1), count, closed, *arguments)
-    return weights
+@functools.lru_cache(maxsize=256)
+def pcd(shape: Shape, tau: Vectors, scales: Vectors, rescale: bool) -> Plan:
+    """Write PCD 'weights' (B, K) of 'gramian', 2 ≤ K ≤ 33, in its dtype; NaN where it is none."""
+    count, size, room = shape.gramians, shape.size, _Room()
+    given = (Pointer("gramian"), *tau.arguments(0), *scales.arguments(0), Pointer("weights"))
+    small, steps, flag = size <= LARGEST_CLOSED_FORM, [], np.int32(rescale)
+    status: Any = np.uintp(0)
+    if small:
+        status = room.take(count)
+        arguments = (*given, status, np.int64(count), flag, shape.tolerances[0])
+        steps.append(_closed("pcd", shape, count, _odd(size * size) + _odd(size), *arguments))
+    arguments = (*given, status, np.int64(count), np.int32(size), flag, *shape.tolerances)
+    steps.append(_tiles("pcd", shape, size - 1, count, small, *arguments))
+    return Plan(tuple(steps), room.taken)

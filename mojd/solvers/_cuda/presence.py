@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 from mojd._arrays import Array
+from mojd.solvers._cuda.plans import LARGEST_BLOCK
 
 
 @functools.cache
@@ -85,12 +86,11 @@ def _hint() -> None:
     )
 
 
-def takes(array: Array, size: int) -> bool:
+def takes(array: Array, size: int, *, hint: bool = True) -> bool:
     """Whether the CUDA kernels are to take K × K Gramians of this kind; hints once at what is missing."""
-    # The constant of plans.py, which is not to be imported for every call on a CPU.
-    if size > 1024 or not is_cuda(array):
+    if size > LARGEST_BLOCK or not is_cuda(array):
         return False
-    if not has_cupy():
+    found = has_cupy()
+    if not found and hint:
         _hint()
-        return False
-    return True
+    return found
