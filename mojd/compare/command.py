@@ -24,6 +24,7 @@ from mojd.solvers import registered_solvers
 try:
     import typer
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 except ModuleNotFoundError as error:
     raise MissingDependencyError(f"the mojd command needs {error.name}: pip install 'mojd[cli]'") from error
@@ -133,9 +134,8 @@ def solvers_command() -> None:
         table.add_column(title, no_wrap=True)
     table.add_column("", overflow="fold")
     for solver in registered_solvers():
-        available = (
-            "[green]yes[/]" if solver.is_available() else f"[red]pip install 'mojd\\[{solver.extra}]'[/]"
-        )
+        missing = solver.missing()
+        available = f"[red]{escape(missing)}[/]" if missing else "[green]yes[/]"
         sizes = "any" if solver.max_size is None else f"≤ {solver.max_size}"
         table.add_row(solver.name, available, sizes, solver.summary)
     stdout_console(LEAST_WIDTH).print(table)

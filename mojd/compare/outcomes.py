@@ -13,7 +13,7 @@ from statistics import median
 SHIFT_US = 10.0
 
 # Reasons that concern the solver and not one problem start with this.
-NOT_INSTALLED = "not installed"
+UNAVAILABLE = "cannot run here"
 
 
 @dataclass(frozen=True, slots=True)

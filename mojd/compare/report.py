@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 
-from mojd.compare.outcomes import NOT_INSTALLED, SHIFT_US, Outcome, Row, Summary, shifted_geometric_mean
+from mojd.compare.outcomes import SHIFT_US, UNAVAILABLE, Outcome, Row, Summary, shifted_geometric_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Report:
 
     def _mean(self, outcomes: Sequence[Outcome]) -> float:
         """Average one solver's times, failures charged the time limit; NaN for what didn't compete."""
-        absent = all(outcome.reason.startswith(NOT_INSTALLED) for outcome in outcomes)
+        absent = all(outcome.reason.startswith(UNAVAILABLE) for outcome in outcomes)
         if absent or len(outcomes) < self.problems:
             return math.nan
         limit_us = 1e6 * self.time_limit

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mojd.compare.judging import Attempt, judge
-from mojd.compare.outcomes import NOT_INSTALLED, Row
+from mojd.compare.outcomes import UNAVAILABLE, Row
 from mojd.compare.problems import Group
 from mojd.compare.process import ProcessEndedError, SolverProcess
 from mojd.compare.worker import Answer, Pass, Start
@@ -42,7 +42,7 @@ class _Seat:
         self._pace: tuple[int, float] | None = None
         self._excuse = ""
         if not solver.is_available():
-            self._excuse = f"{NOT_INSTALLED}: pip install 'mojd[{solver.extra}]'"
+            self._excuse = f"{UNAVAILABLE}: {solver.missing()}"
 
     def takes(self, group: Group) -> bool:
         """Whether the solver is made for problems of this size."""

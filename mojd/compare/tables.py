@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 
-from mojd.compare.outcomes import NOT_INSTALLED, SHIFT_US, Row, Summary
+from mojd.compare.outcomes import SHIFT_US, UNAVAILABLE, Row, Summary
 from mojd.compare.report import Report
 from mojd.errors import MissingDependencyError
 
@@ -104,7 +104,7 @@ def _summary_table(report: Report) -> Table:
 def _group_table(rows: Iterable[Row]) -> Table:
     table = _table()
     for row in rows:
-        if not all(outcome.reason.startswith(NOT_INSTALLED) for outcome in row.outcomes):
+        if not all(outcome.reason.startswith(UNAVAILABLE) for outcome in row.outcomes):
             _add(table, row, None, _failures(row))
     return table
 

@@ -106,7 +106,11 @@ class Solver:
 
     def is_available(self) -> bool:
         """Whether the solver can run here and now."""
-        return self.is_installed() and not self.obstacle()
+        return not self.missing()
+
+    def missing(self) -> str:
+        """Return what the solver would need to run here, or ''."""
+        return self.obstacle() if self.is_installed() else f"pip install 'mojd[{self.extra}]'"
 
 
 _SOLVERS: dict[str, Solver] = {}

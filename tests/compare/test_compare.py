@@ -188,7 +188,7 @@ def test_failures_keep_their_reasons(mixed: Report) -> None:
     assert rows_of(mixed, "max_iter")[3].failures == ((3, "MAX_ITER"),)
     assert rows_of(mixed, "raises_at_3")[2].failures == ()
     assert rows_of(mixed, "raises_at_3")[3].failures == ((3, "ZeroDivisionError: no pivot"),)
-    assert rows_of(mixed, "absent")[3].failures == ((3, "not installed: pip install 'mojd[solvers]'"),)
+    assert rows_of(mixed, "absent")[3].failures == ((3, "cannot run here: pip install 'mojd[solvers]'"),)
     assert list(rows_of(mixed, "pairs_only")) == [2]
     for solver in ("infeasible", "max_iter", "absent"):
         row = rows_of(mixed, solver)[3]
