@@ -47,6 +47,21 @@ __device__ double own_slack(const Tile<W>& tile, const double* A, int stride, in
     return sum.value();
 }
 
+// Takes factors[i]*entry off the i-th number of a column. Numbers are read some at a time before any of them
+// is written: for all the compiler knows, what is written might be a factor that is still to be read.
+template <int ahead>
+__device__ void subtract_multiples(double* column, int stride, int K, const double* factors, double entry) {
+    for (int first = 0; first < K; first += ahead) {
+        double values[ahead];
+#pragma unroll
+        for (int r = 0; r < ahead; r++)
+            values[r] = first + r < K ? column[(first + r) * stride] - factors[first + r] * entry : 0.0;
+#pragma unroll
+        for (int r = 0; r < ahead; r++)
+            if (first + r < K) column[(first + r) * stride] = values[r];
+    }
+}
+
 // Solves NNQP(A, q) for A with its diagonal in [1/2, 2) or 0, max|q| about 1 and K <= W; writes x. S is a
 // matrix like A, and `row` has room for W numbers: both are work space. A relative pivot below `suspect` is
 // left to the general solver. The status is OPTIMAL or UNSETTLED.
@@ -84,8 +99,7 @@ __device__ Swept solve_tableau(const Tile<W>& tile, const double* A, int stride,
         tile.sync();
         t -= scaled * entry;
         if (used) {
-#pragma unroll 8
-            for (int i = 0; i < K; i++) S[i * stride + own] -= row[i] * entry;
+            subtract_multiples<(W < 8 ? W : 8)>(S + own, stride, K, row, entry);
             S[p * stride + own] = own == p ? -reciprocal : side * row[own];
         }
         if (own == p) passive = !passive;
