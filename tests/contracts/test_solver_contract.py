@@ -448,10 +448,9 @@ class TestExactSolvers:
                 check_family(solver, family, k, seed, columns=8 if k < 17 else 4)
 
     @pytest.mark.parametrize("family", FAMILIES)
-    @pytest.mark.parametrize("k", [150, 512])
-    def test_hard_families_at_large_sizes(self, family: str, k: int) -> None:
-        solver = get_solver("active_set")
-        check_family(solver, family, k, seed=0, columns=2 if k == 512 else 4)
+    @pytest.mark.parametrize(("name", "k"), [("active_set", 150), ("active_set", 512), (ON_HOST.name, 150)])
+    def test_hard_families_at_large_sizes(self, family: str, name: str, k: int) -> None:
+        check_family(get_solver(name), family, k, seed=0, columns=2 if k == 512 else 4)
 
     @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in OUT_OF_RANGE])
     @pytest.mark.parametrize("span", [20, 100, 200])
