@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import mojd
 import mojd.torch
+from mojd.torch.examples.graph import Edge
+from mojd.torch.examples.probe import Probe
 from tests.torch.examples.comparison import (
     DTYPES,
     TOLERANCE,
@@ -345,6 +347,23 @@ class TestGraphs:
         losses = score(h)
         G = mojd.torch.Engine(layer).gramian(losses)
         assert_gramians_close(G, jacobian(layer, losses).gramian(), 1e-12)
+
+    def test_a_probe_in_several_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The gradients of one pass have no more numbers than a bound, and all edges are told apart."""
+        monkeypatch.setattr("mojd.torch.examples.probe._BLOCK", 40)
+        passes: list[list[int]] = []
+        measure = Probe._measure
+
+        def counted(probe: Probe, edges: list[Edge]) -> None:
+            passes.append([probe._graph.shape(edge).numel() for edge in edges])
+            measure(probe, edges)
+
+        monkeypatch.setattr(Probe, "_measure", counted)
+        problem = CASES["chain_in_place"].problem(4)
+        G = engine_of(problem).gramian(problem.losses())
+        assert_gramians_close(G, reference_of(problem).gramian(), 1e-12)
+        assert any(len(sizes) > 1 for sizes in passes[1:])
+        assert all(len(sizes) == 1 or sum(sizes) <= 40 for sizes in passes)
 
     def test_many_paths_through_a_graph(self) -> None:
         """2⁶⁰ paths, 60 nodes."""
