@@ -15,9 +15,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$python && break; done)
 
 # The constraints hold for build backends too, which pip takes from a variable of its own since 25.3.
-# The path is relative because pip splits these variables at blanks.
+# The path is relative because pip splits these variables at blanks. Python compiles what it imports, which is a
+# part of what pip would compile, one file after the other.
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	$(RUN) pip --disable-pip-version-check install --quiet --no-input
+	$(RUN) pip --disable-pip-version-check install --quiet --no-input --no-compile
 
 CPP := $(wildcard mojd/kernels/cuda/*.cu mojd/kernels/cuda/*.cuh tests/cuda/host/*.cpp tests/cuda/host/*.hpp)
 
@@ -37,10 +38,11 @@ check: $(VENV)/.all  ## lint, check the formatting, check types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
-	$(RUN) mypy $(ARGS)
+	$(RUN) mypy --num-workers auto $(ARGS)
 
 doctest: $(VENV)/.all  ## run the examples in docstrings, README.md and docs/
-	$(RUN) pytest --doctest-modules --ignore docs/conf.py mojd README.md docs $(ARGS)
+	$(RUN) pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile \
+		--doctest-modules --ignore docs/conf.py mojd README.md docs $(ARGS)
 
 docs: $(VENV)/.all  ## build docs/_build/html; a warning is an error
 	$(RUN) sphinx --fail-on-warning --keep-going --quiet --no-color -d docs/_build/doctrees docs docs/_build/html $(ARGS)

@@ -102,5 +102,6 @@ def test_torchjd_where_it_converged(alpha: float) -> None:
 
 
 def test_no_counterexample() -> None:
+    """`make properties` goes on to 1000 examples, of which these are the first."""
     names = ["non_conflicting", "permutation_equivariant", "optimal", "stops_if_weakly_stationary"]
-    mojd.check("fairgrad", names, examples=1000)
+    mojd.check("fairgrad", names, examples=200)

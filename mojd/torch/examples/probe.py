@@ -39,11 +39,14 @@ class Probe:
         """Return for each edge all layouts that agree with what the gradients there do."""
         wanted = list(dict.fromkeys(edges))
         block: list[Edge] = []
+        total = 0
         for edge in [edge for edge in wanted if edge not in self._layouts]:
-            if sum(self._graph.shape(other).numel() for other in [*block, edge]) > _BLOCK and block:
+            size = self._graph.shape(edge).numel()
+            if total + size > _BLOCK and block:
                 self._measure(block)
-                block = []
+                block, total = [], 0
             block.append(edge)
+            total += size
         if block:
             self._measure(block)
         return {edge: self._layouts[edge] for edge in wanted}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 import mojd
 import mojd.torch
+from mojd.torch.examples.graph import Edge
+from mojd.torch.examples.layout import Layout
+from mojd.torch.examples.probe import Probe
 from tests.torch.examples.comparison import (
     DTYPES,
     TOLERANCE,
@@ -345,6 +349,31 @@ class TestGraphs:
         losses = score(h)
         G = mojd.torch.Engine(layer).gramian(losses)
         assert_gramians_close(G, jacobian(layer, losses).gramian(), 1e-12)
+
+    def test_a_probe_in_several_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The gradients of one pass have no more numbers than a bound, and all edges are told apart."""
+        monkeypatch.setattr("mojd.torch.examples.probe._BLOCK", 40)
+        questions: list[list[list[int]]] = []
+        ask, measure = Probe.layouts, Probe._measure
+
+        def asked(probe: Probe, edges: Iterable[Edge]) -> dict[Edge, list[Layout]]:
+            questions.append([])
+            return ask(probe, edges)
+
+        def measured(probe: Probe, edges: list[Edge]) -> None:
+            questions[-1].append([probe._graph.shape(edge).numel() for edge in edges])
+            measure(probe, edges)
+
+        monkeypatch.setattr(Probe, "layouts", asked)
+        monkeypatch.setattr(Probe, "_measure", measured)
+        problem = CASES["chain_in_place"].problem(4)
+        G = engine_of(problem).gramian(problem.losses())
+        assert_gramians_close(G, reference_of(problem).gramian(), 1e-12)
+        assert max(map(len, questions)) > 2
+        for passes in questions:
+            assert all(len(sizes) == 1 or sum(sizes) <= 40 for sizes in passes)
+            # As few passes as there can be, in this order.
+            assert all(sum(one) + other[0] > 40 for one, other in pairwise(passes))
 
     def test_many_paths_through_a_graph(self) -> None:
         """2⁶⁰ paths, 60 nodes."""
