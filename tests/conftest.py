@@ -16,6 +16,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Nor does LLVM have to optimise them. The doctests and the benchmarks run what users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+# On a GPU, JAX shares the memory with PyTorch and CuPy, and with the tests that run beside it.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import random
 import sys
 
@@ -44,10 +47,13 @@ def rng() -> np.random.Generator:
 
 
 def has_cuda() -> bool:
+    """Whether PyTorch sees a CUDA device, or without PyTorch whether there is one."""
     try:
         import torch
     except ModuleNotFoundError:
-        return False
+        from mojd.solvers._cuda.presence import obstacle
+
+        return not obstacle()
     return torch.cuda.is_available()
 
 

@@ -2,8 +2,8 @@
 
     compute-sanitizer --tool memcheck python -m tests.cuda.every_kernel
 
-is how tools watch them on a GPU. CuPy alone stands between, with an allocation of its own for every array, so that
-what is beyond one is nobody's. The tests run the same program with the kernels compiled for the CPU.
+is how tools watch them on a GPU. CuPy alone stands between, with an allocation of its own for every array, so
+that what is beyond one is nobody's. The tests run the same program with the kernels compiled for the CPU.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def solve_all(place: Place, dtype: str) -> None:
         for gramian, due in problems(size, dtype):
             matrices, linear = precise(gramian)
             linear = linear.astype(dtype)
-            raw = plans.solve(
-                place.device, place.there(gramian), place.there(linear), precision_of(gramian)
-            )
+            raw = plans.solve(place.device, place.there(gramian), place.there(linear), precision_of(gramian))
             x, status = place.back(raw.x), place.back(raw.status)
             what = f"solve, K = {size}, {dtype}"
             require(np.isfinite(x[status == Status.OPTIMAL]), f"{what}: x is not finite")
