@@ -75,7 +75,7 @@ def _make_jax(jax: Any, values: Floats, dtype: str, platform: str = "cpu") -> An
     return jax.device_put(jax.numpy.asarray(values, dtype=dtype), jax.devices(platform)[0])
 
 
-def _jax_has_cuda(jax: Any) -> bool:
+def jax_has_cuda(jax: Any) -> bool:
     try:
         return bool(jax.devices("cuda"))
     except RuntimeError:
@@ -116,7 +116,7 @@ LIBRARIES = (
         partial(_make_jax, platform="cuda"),
         on_device=True,
         on_gpu=True,
-        usable=_jax_has_cuda,
+        usable=jax_has_cuda,
     ),
 )
 

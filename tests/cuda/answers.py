@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mojd
+from mojd._arrays import device_of, namespace
 from tests.reference.families import FAMILIES, Floats, symmetric_gramian
 
 Array = Any
@@ -26,12 +27,9 @@ def directions(U: Floats) -> Weigh:
 
 def beside(values: Floats, like: Array) -> Array:
     """Return an array of NumPy in the library, dtype and device of another, for tests alone."""
-    from mojd._arrays import namespace
-
     if isinstance(like, np.ndarray):
         return np.asarray(values, like.dtype)
-    xp = namespace(like)
-    return xp.asarray(np.asarray(values, np.float64), dtype=like.dtype, device=like.device)
+    return namespace(like).asarray(values, dtype=like.dtype, device=device_of(like))
 
 
 def methods(size: int) -> dict[str, Weigh]:
