@@ -7,8 +7,8 @@ done. Only functions of the array-API standard are used, so that this runs where
 tensors of PyTorch, CuPy, JAX, and whatever follows the standard next.
 
 A loop has to know when to stop: an iteration of block pivoting reads up to three numbers from the
-device and a step of the active set one, and each of them waits for it. That is accepted until mojd
-has kernels for such devices. The active set runs on the few problems that need it alone.
+device and a step of the active set one, and each of them waits for it. That is accepted where mojd has
+no kernels, as it has in solver 'cuda'. The active set runs on the few problems that need it alone.
 """
 
 from __future__ import annotations
