@@ -22,11 +22,12 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 
 CPP := $(wildcard mojd/kernels/cuda/*.cu mojd/kernels/cuda/*.cuh tests/cuda/host/*.cpp tests/cuda/host/*.hpp)
 
-.PHONY: help compare test check doctest docs properties bench format lowest constraints clean
+.PHONY: help compare test check doctest docs properties bench test-gpu sanitize-gpu bench-gpu format lowest \
+	constraints clean
 .DELETE_ON_ERROR:
 
 help:
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 compare: $(VENV)/.compare  ## compare QP solvers on recorded Gramians
 	@$(VENV)/bin/mojd compare $(ARGS)
@@ -54,6 +55,15 @@ properties: $(VENV)/.all  ## check all methods for all properties, for the table
 bench: $(VENV)/.all  ## time mojd and its peers side by side
 	$(RUN:-m=) benchmarks/run.py $(ARGS)
 
+test-gpu: $(VENV)/.gpu  ## on a machine with a GPU: run the tests that need one
+	PYTHON=$(VENV)/bin/python benchmarks/gpu_session.sh compile test
+
+sanitize-gpu: $(VENV)/.gpu  ## on a machine with a GPU: watch all kernels with compute-sanitizer
+	PYTHON=$(VENV)/bin/python benchmarks/gpu_session.sh sanitize
+
+bench-gpu: $(VENV)/.gpu  ## on a machine with a GPU: time solver 'cuda'
+	$(RUN:-m=) benchmarks/run_gpu.py $(ARGS)
+
 format: $(VENV)/.all  ## repair what check complains about, where a tool can
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
@@ -80,7 +90,7 @@ constraints: $(VENV)/.python  ## pin today's newest versions in constraints.txt
 	rm -rf $(VENV)/pins
 
 clean:  ## delete everything that make has made
-	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) docs/_build gpu-session .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -102,3 +112,8 @@ $(VENV)/.all: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) for development; this happens once and takes a few minutes..."
 	@$(INSTALL) --editable '.[all]'
 	@touch $@ $(VENV)/.compare
+
+# CuPy beside all else, for the CUDA of PyTorch's own wheels.
+$(VENV)/.gpu: $(VENV)/.all
+	@$(INSTALL) --editable '.[all,cuda]'
+	@touch $@

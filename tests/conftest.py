@@ -21,6 +21,9 @@ os.environ.setdefault(
     " --xla_cpu_parallel_codegen_split_count=1",
 )
 
+# On a GPU, JAX shares the memory with PyTorch and CuPy, and with the tests that run beside it.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import random
 import sys
 
@@ -49,10 +52,13 @@ def rng() -> np.random.Generator:
 
 
 def has_cuda() -> bool:
+    """Whether PyTorch sees a CUDA device, or without PyTorch whether there is one."""
     try:
         import torch
     except ModuleNotFoundError:
-        return False
+        from mojd.solvers._cuda.presence import obstacle
+
+        return not obstacle()
     return torch.cuda.is_available()
 
 

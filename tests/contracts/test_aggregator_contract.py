@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import mojd
 from mojd.weightings import Aggregator, registered_methods
 from tests.contracts.documentation import assert_it_says_what_it_is
-from tests.contracts.test_array_libraries import LIBRARIES, Library, Maker, double_precision
+from tests.contracts.test_array_libraries import Maker, cases, imported
 from tests.reference.families import FAMILIES, Floats
 
 METHODS = tuple(method for method in registered_methods() if isinstance(method, Aggregator))
@@ -41,20 +40,10 @@ def random_jacobians(*shape: int) -> Floats:
     return np.random.default_rng(0).standard_normal(shape)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            library, marks=[pytest.mark.gpu] if library.name == "torch-cuda" else [], id=library.name
-        )
-        for library in LIBRARIES
-    ]
-)
+@pytest.fixture(params=cases())
 def make(request: pytest.FixtureRequest) -> Iterator[Maker]:
     """Each kind of array whose library is installed."""
-    library: Library = request.param
-    module = pytest.importorskip(library.module)
-    with double_precision(module) if library.name == "jax" else nullcontext():
-        yield Maker(library, module)
+    yield from imported(request.param)
 
 
 @each_method

@@ -42,6 +42,10 @@ class Library:
         Whether kernels can't see the memory.
     dtypes : tuple of str
         The floating-point ones.
+    on_gpu : bool
+        Whether it needs a CUDA device.
+    usable : callable
+        ``usable(module)``: whether the installed library can reach what it needs.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Library:
     read: Callable[[Any, Any], Any] = lambda _module, array: np.asarray(array)
     on_device: bool = False
     dtypes: tuple[str, ...] = ("float32", "float64")
+    on_gpu: bool = False
+    usable: Callable[[Any], bool] = lambda _module: True
 
 
 @contextmanager
@@ -65,10 +71,21 @@ def _make_strict(xp: Any, values: Floats, dtype: str, device: str = "CPU_DEVICE"
     return xp.asarray(values.tolist(), dtype=getattr(xp, dtype), device=xp.Device(device))
 
 
+def _make_jax(jax: Any, values: Floats, dtype: str, platform: str = "cpu") -> Any:
+    return jax.device_put(jax.numpy.asarray(values, dtype=dtype), jax.devices(platform)[0])
+
+
+def jax_has_cuda(jax: Any) -> bool:
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:
+        return False
+
+
 LIBRARIES = (
     Library("numpy", "numpy", lambda np, values, dtype: np.asarray(values, dtype=dtype)),
     Library("torch", "torch", lambda torch, values, dtype: torch.tensor(values, dtype=getattr(torch, dtype))),
-    Library("jax", "jax", lambda jax, values, dtype: jax.numpy.asarray(values, dtype=dtype)),
+    Library("jax", "jax", _make_jax),
     Library("strict", "array_api_strict", _make_strict, lambda _xp, array: np.from_dlpack(array)),
     Library(
         "strict-device",
@@ -83,8 +100,33 @@ LIBRARIES = (
         lambda torch, values, dtype: torch.tensor(values, dtype=getattr(torch, dtype), device="cuda"),
         lambda _torch, array: array.cpu().numpy(),
         on_device=True,
+        on_gpu=True,
+    ),
+    Library(
+        "cupy",
+        "cupy",
+        lambda cupy, values, dtype: cupy.asarray(values, dtype=dtype),
+        lambda cupy, array: cupy.asnumpy(array),
+        on_device=True,
+        on_gpu=True,
+    ),
+    Library(
+        "jax-cuda",
+        "jax",
+        partial(_make_jax, platform="cuda"),
+        on_device=True,
+        on_gpu=True,
+        usable=jax_has_cuda,
     ),
 )
+
+
+def cases(libraries: tuple[Library, ...] = LIBRARIES) -> list[Any]:
+    """Libraries as parameters of a fixture."""
+    return [
+        pytest.param(library, marks=[pytest.mark.gpu] if library.on_gpu else [], id=library.name)
+        for library in libraries
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,20 +150,19 @@ class Maker:
         return self.read(result)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            library, marks=[pytest.mark.gpu] if library.name == "torch-cuda" else [], id=library.name
-        )
-        for library in LIBRARIES
-    ]
-)
+def imported(library: Library) -> Iterator[Maker]:
+    """A library, if it is installed and can be used; JAX with float64."""
+    module = pytest.importorskip(library.module)
+    if not library.usable(module):
+        pytest.skip(f"{library.module} sees no CUDA device")
+    with double_precision(module) if library.module == "jax" else nullcontext():
+        yield Maker(library, module)
+
+
+@pytest.fixture(params=cases())
 def maker(request: pytest.FixtureRequest) -> Iterator[Maker]:
     """Each kind of array whose library is installed."""
-    library: Library = request.param
-    module = pytest.importorskip(library.module)
-    with double_precision(module) if library.name == "jax" else nullcontext():
-        yield Maker(library, module)
+    yield from imported(request.param)
 
 
 @pytest.fixture(params=WEIGHTINGS, ids=lambda weighting: str(weighting.name))
@@ -269,7 +310,7 @@ def test_empty_batches(maker: Maker, weighting: Weighting, compute: Callable[...
 
 def test_integers(maker: Maker) -> None:
     """There is no integer to round the weights to: they are float64."""
-    if maker.library.on_device or maker.library.name == "jax":
+    if maker.library.on_device or maker.library.module == "jax":
         pytest.skip("made as float64 here")
     like = maker([[18.0, -22.0], [-22.0, 38.0]], "int64")
     weights = maker.read(mojd.upgrad(like))

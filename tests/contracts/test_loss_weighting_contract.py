@@ -32,9 +32,7 @@ def compute(weighting: LossWeighting) -> Callable[..., Any]:
     return partial(weighting.weights, **weighting.example_options)
 
 
-@pytest.fixture(
-    params=[library for library in LIBRARIES if library.name != "torch-cuda"], ids=lambda x: x.name
-)
+@pytest.fixture(params=[library for library in LIBRARIES if not library.on_gpu], ids=lambda x: x.name)
 def maker(request: pytest.FixtureRequest) -> Any:
     """Each kind of array whose library is installed."""
     library = request.param

@@ -127,7 +127,8 @@ class TestRegistration:
     def test_its_extra_installs_what_it_needs(self, solver: Solver) -> None:
         project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
         listed = [line.split(">")[0] for line in project["optional-dependencies"][solver.extra]]
-        assert set(solver.requires) <= set(listed)
+        # Wheels of CuPy are named by the CUDA that they are for.
+        assert set(solver.requires) <= {name.split("-cuda")[0] for name in listed}
 
     @pytest.mark.parametrize("solver", [s for s in ALL if s.requires], ids=named)
     def test_a_missing_package_names_the_extra(self, solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,6 +521,7 @@ class TestExactSolvers:
     @given(data=st.data())
     def test_any_gramian_of_integers(self, exact_solver: Solver, data: st.DataObject) -> None:
         """Any shape, rank, scale and batch: true statuses, and the exact direction."""
+        skip_unless_available(exact_solver)
         k = data.draw(st.integers(1, min(5, exact_solver.max_size or 5)), label="K")
         n = data.draw(st.integers(1, k + 2), label="n")
         batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2)]), label="batch")
@@ -567,6 +569,7 @@ class TestExactSolvers:
         self, exact_solver: Solver, k: int, n: int, log_scale: float, spread: float, seed: int
     ) -> None:
         """Any shape, rank and scale, norms up to 1e12 apart, on UPGrad's own problems."""
+        skip_unless_available(exact_solver)
         assume(k in sizes(exact_solver, k))
         rng = np.random.default_rng(seed)
         norms = 10.0 ** (log_scale + spread * rng.uniform(-0.5, 0.5, k))
