@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mojd import NNQP, Solution, Status
-from mojd._arrays import precision_of
 from mojd.solvers._cuda import plans
 from mojd.solvers._cuda.devices import Device
 from mojd.solvers._cuda.source import names
 from mojd.weightings import get_method
+from tests.cuda import launches
 from tests.reference.families import FAMILIES, Floats
 
 Array = Any
@@ -35,7 +35,7 @@ HARD = (
 WELL_POSED = ("random", "random_grid")
 SOLVED, HARD_TO_SOLVE, ROUNDED = 1e-12, 1e-8, 1e-4
 SOLVE_SIZES = (1, 2, 3, 4, 7, 13, 31, 33, 70)
-UPGRAD_SIZES = (1, 2, 3, 5, 33)
+UPGRAD_SIZES = (1, 2, 3, 4, 5, 13, 31, 33)
 # Of these there are so many that a tile has a Gramian of its own.
 MANY_SIZES = (4, 6, 11, 20)
 PCD_SIZES = (2, 3, 5, 8, 17, 33)
@@ -83,24 +83,24 @@ def require(is_right: Any, what: str) -> None:
         raise AssertionError(f"wrong answers: {what}")
 
 
-def solve_all(place: Place, dtype: str) -> None:
+def solve_all(place: Place) -> None:
     """Launch what solves, on finite Gramians, and on one that is not."""
+    dtype = "float64"
     for size in SOLVE_SIZES:
         for gramian, due in problems(size, dtype):
             matrices, linear = precise(gramian)
-            linear = linear.astype(dtype)
-            raw = plans.solve(place.device, place.there(gramian), place.there(linear), precision_of(gramian))
+            raw = launches.solve(place.device, place.there(gramian), place.there(linear))
             x, status = place.back(raw.x), place.back(raw.status)
             what = f"solve, K = {size}, {dtype}"
             require(np.isfinite(x[status == Status.OPTIMAL]), f"{what}: x is not finite")
             if np.isfinite(due):
                 require(status == Status.OPTIMAL, f"{what}: statuses {status.tolist()}")
-                problem = NNQP(matrices[:, None], linear.astype(np.float64))
+                problem = NNQP(matrices[:, None], linear)
                 residual = Solution(problem, x, status, status).kkt_residual
                 require(residual <= due, f"{what}: residual {residual.max():.1e}")
         broken = stack(size, dtype, WELL_POSED)
         broken[0, -1, -1] = np.nan
-        raw = plans.solve(place.device, place.there(broken), place.there(broken), precision_of(broken))
+        raw = launches.solve(place.device, place.there(broken), place.there(broken))
         what = f"solve, K = {size}, {dtype}: NaN"
         require(place.back(raw.status)[0] == Status.NONFINITE, what)
         require(np.isnan(place.back(raw.x)[0]) & np.isfinite(place.back(raw.x)[1]), what)
@@ -108,13 +108,11 @@ def solve_all(place: Place, dtype: str) -> None:
 
 def weigh(place: Place, method: str, gramian: NDArray[Any]) -> NDArray[Any]:
     """Return the weights of a method that has kernels of its own."""
-    size, precision = gramian.shape[-1], precision_of(gramian)
-    given = place.there(gramian)
+    size, given = gramian.shape[-1], place.there(gramian)
     if method == "upgrad":
-        return place.back(plans.upgrad(place.device, given, plans.Vectors(None, 1.0 / size), precision))
-    tau = plans.Vectors(place.there(np.full((1, size - 1), 0.02)))
-    scales = plans.Vectors(place.there(np.ones((len(gramian), size))))
-    return place.back(plans.pcd(place.device, given, tau, scales, False, precision))
+        return place.back(launches.upgrad(place.device, given))
+    tau, scales = np.full((1, size - 1), 0.02), np.ones((len(gramian), size))
+    return place.back(launches.pcd(place.device, given, place.there(tau), place.there(scales)))
 
 
 def weigh_all(place: Place, dtype: str) -> None:
@@ -143,8 +141,8 @@ def weigh_all(place: Place, dtype: str) -> None:
 
 def run(place: Place) -> None:
     """Launch everything."""
+    solve_all(place)
     for dtype in ("float64", "float32"):
-        solve_all(place, dtype)
         weigh_all(place, dtype)
 
 

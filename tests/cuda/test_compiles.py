@@ -34,7 +34,6 @@ def compiled(chosen: Sequence[str], options: str, folder: Path) -> str:
 @pytest.mark.parametrize(("architecture", "number"), [("sm_80", "double"), ("sm_90", "float")])
 def test_all_kernels_compile(architecture: str, number: str, tmp_path: Path) -> None:
     chosen = [name for name in names() if number in name]
-    assert len(chosen) == len(names()) / 2
     compiled(chosen, f"-arch={architecture} -ptx", tmp_path)
     assert (tmp_path / "out").read_text().count(".entry") == len(chosen)
 

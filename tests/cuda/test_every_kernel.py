@@ -32,7 +32,7 @@ def test_wrong_answers_are_seen() -> None:
         every_kernel.require(np.array([True, False]), "residual")
     place = Place(HostDevice(), same, lambda array: array + (1e-3 if array.dtype.kind == "f" else 0))
     with pytest.raises(AssertionError, match=r"solve, K = 1, float64: residual"):
-        every_kernel.solve_all(place, "float64")
+        every_kernel.solve_all(place)
 
 
 @pytest.mark.gpu

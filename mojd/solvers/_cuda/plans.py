@@ -263,7 +263,7 @@ def upgrad(shape: Shape, preference: Vectors) -> Plan:
     small = 1 < size <= LARGEST_CLOSED_FORM
     steps = []
     tiles = TILE_THREADS // width_of(size) if size <= LARGEST_TABLEAU else 0
-    if small or count >= shape.processors * BLOCKS_PER_PROCESSOR * tiles > 0:
+    if size <= LARGEST_CLOSED_FORM or count >= shape.processors * BLOCKS_PER_PROCESSOR * tiles > 0:
         status: Any = np.uintp(0)
         own = preference.arguments(0)
         if small:

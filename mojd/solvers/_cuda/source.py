@@ -35,11 +35,12 @@ def names() -> tuple[str, ...]:
     """Return the C++ expressions that name kernels."""
     found = []
     for number in NUMBERS:
-        found += [f"mojd::solve_closed<{number}, {K}>" for K in (1, 2, 3)]
         found += [f"mojd::{kernel}_closed<{number}, {K}>" for kernel in ("upgrad", "pcd") for K in (2, 3)]
         found += [f"mojd::{kernel}_tiles<{number}, {W}>" for kernel in ("upgrad", "pcd") for W in WIDTHS]
         found += [f"mojd::solve_tiles<{number}, {W}>" for W in WIDTHS]
         found += [
             f"mojd::{kernel}<{number}>" for kernel in ("add_projections", "equilibrate_rows", "solve_blocks")
         ]
+    # Problems come in float64, but for those of whole methods, which have closed forms of their own.
+    found += [f"mojd::solve_closed<double, {K}>" for K in (1, 2, 3)]
     return tuple(found)
