@@ -56,10 +56,10 @@ bench: $(VENV)/.all  ## time mojd and its peers side by side
 	$(RUN:-m=) benchmarks/run.py $(ARGS)
 
 test-gpu: $(VENV)/.gpu  ## on a machine with a GPU: run the tests that need one
-	PYTHON=$(VENV)/bin/python benchmarks/gpu_session.sh compile test
+	PYTHON=$(VENV)/bin/python benchmarks/on_gpu.sh compile test
 
 sanitize-gpu: $(VENV)/.gpu  ## on a machine with a GPU: watch all kernels with compute-sanitizer
-	PYTHON=$(VENV)/bin/python benchmarks/gpu_session.sh sanitize
+	PYTHON=$(VENV)/bin/python benchmarks/on_gpu.sh sanitize
 
 bench-gpu: $(VENV)/.gpu  ## on a machine with a GPU: time solver 'cuda'
 	$(RUN:-m=) benchmarks/run_gpu.py $(ARGS)
@@ -90,7 +90,7 @@ constraints: $(VENV)/.python  ## pin today's newest versions in constraints.txt
 	rm -rf $(VENV)/pins
 
 clean:  ## delete everything that make has made
-	rm -rf $(VENV) docs/_build gpu-session .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) docs/_build gpu-results .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:

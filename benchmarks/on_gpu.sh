@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What a machine with a GPU is for: compile the kernels, test them, watch them with compute-sanitizer, measure them.
 #
-#   benchmarks/gpu_session.sh [compile] [test] [sanitize] [bench]      all of them, in this order, without any
+#   benchmarks/on_gpu.sh [compile] [test] [sanitize] [bench]      all of them, in this order, without any
 #
 #   PYTHON=python3      an interpreter with PyTorch, CuPy and pytest; JAX and TorchJD are used if they are there
 #   WHEELS=FOLDER       wheels of whatever else it lacks (numba, scipy, array-api-compat, ...), installed beside it
-#   OUT=FOLDER          where logs and results go; default: gpu-session
+#   OUT=FOLDER          where logs and results go; default: gpu-results
 #   LIMIT=SECONDS       for each step, in place of its own limit
 #
 # Each step has a time limit and leaves what it has found by then; one that fails does not stop the others. Ends
@@ -13,7 +13,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-gpu-session}
+OUT=${OUT:-gpu-results}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 export CI=true PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" XLA_PYTHON_CLIENT_PREALLOCATE=false
