@@ -57,7 +57,8 @@ __device__ void finish_column(const Factor& U, const Strip<STRIP>& strip, int j,
 #pragma unroll
         for (int below = r + 1; below < STRIP; below++)
             if (below < strip.rows) sums[below] -= strip.triangle[r * STRIP + below] * scaled;
-        U(strip.k + r, j) = sums[r];
+        // What would lie below the diagonal has no place of its own: it is the end of the row above.
+        if (strip.k + r <= j) U(strip.k + r, j) = sums[r];
     }
 }
 
