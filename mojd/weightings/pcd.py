@@ -205,14 +205,16 @@ def _pcd_on_cuda(gramian: Array, tau: Any, scales: Any, rescale: bool) -> Array:
     """Compute the weights of Gramians on a GPU by a kernel of their own."""
     matrix = view_of_shape(gramian)
     # A number goes to the kernel as it is: copied to the device, it would be waited for.
-    is_number = isinstance(tau, float | int)
+    is_number = isinstance(tau, float | int) and not isinstance(tau, bool)
     if is_number:
         _checks.check_tau(np.asarray(float(tau)))
     taus = float(tau) if is_number else tau_of(tau, matrix)
     sizes = None if scales is None else scales_of(scales, matrix)
-    arrays: list[Array] = [array for array in (taus, sizes) if is_array(array)]
-    shapes = [matrix.batch_shape, *(tuple(array.shape[:-1]) for array in arrays)]
-    return cuda.pcd(gramian, np.broadcast_shapes(*shapes), taus, sizes, rescale)
+    given: list[Any] = [taus, sizes]
+    own, others = (tuple(array.shape[:-1]) if is_array(array) else () for array in given)
+    vectors = _checks.broadcast_batch(own, others, "tau and scales")
+    batch = _checks.broadcast_batch(matrix.batch_shape, vectors, "gramian, tau and scales")
+    return cuda.pcd(gramian, batch, taus, sizes, rescale)
 
 
 def _plain(gramian: Any, tau: float, scales: Any, rescale: bool) -> FloatArray | None:
