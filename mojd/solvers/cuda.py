@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -127,10 +128,11 @@ class _Call:
         )
         return Vectors(name, 0 if shared else length, 0.0)
 
-    def run(self, plan: plans.Plan) -> Array:
+    def run(self, plan: Callable[[Shape], plans.Plan]) -> Array:
         """Return the weights (..., K) that a plan writes, in the caller's library and dtype."""
-        weights = self.device.empty((*self.batch, self.size), self.dtype)
-        run(self.device, plan, {**self.arrays, "weights": weights})
+        weights, shape = self.device.empty((*self.batch, self.size), self.dtype), self.shape
+        if shape.gramians:
+            run(self.device, plan(shape), {**self.arrays, "weights": weights})
         result = self.libraries.handed_back(weights, self.gramian)
         return restore(result, self.gramian) if dtype_name(self.gramian) in _HALVES else result
 
@@ -141,7 +143,7 @@ def upgrad(gramian: Array, batch: tuple[int, ...], preference: Array | None) -> 
     with libraries.device_of(gramian) as device:
         call = _Call(libraries, device, gramian, batch)
         own = call.vectors("preference", preference, 1.0 / call.size, call.size)
-        return call.run(plans.upgrad(call.shape, own))
+        return call.run(lambda shape: plans.upgrad(shape, own))
 
 
 def pcd(
@@ -154,7 +156,7 @@ def pcd(
         call = _Call(libraries, device, gramian, batch)
         own_tau = call.vectors("tau", array, number, call.size - 1)
         own_scales = call.vectors("scales", scales, 1.0, call.size)
-        return call.run(plans.pcd(call.shape, own_tau, own_scales, rescale))
+        return call.run(lambda shape: plans.pcd(shape, own_tau, own_scales, rescale))
 
 
 def _prepare() -> None:

@@ -204,19 +204,21 @@ def _pcd(
 def _pcd_on_cuda(gramian: Array, tau: Any, scales: Any, rescale: bool) -> Array:
     """Compute the weights of Gramians on a GPU by a kernel of their own."""
     _checks.check_gramian_shape(as_array(gramian, "gramian"))
-    shapes = [tuple(gramian.shape[:-2])]
-    taus, sizes = tau, None
+    batch: tuple[int, ...] = tuple(gramian.shape[:-2])
+    vectors: tuple[int, ...] = ()
+    sizes = None
     # A number goes to the kernel as it is: copied to the device, it would be waited for.
-    if isinstance(tau, float | int):
+    if isinstance(tau, float | int) and not isinstance(tau, bool):
         taus = float(tau)
         _checks.check_tau(np.asarray(taus))
     else:
         taus = tau_of(tau, unseen(gramian))
-        shapes.append(tuple(taus.shape[:-1]))
+        vectors = tuple(taus.shape[:-1])
     if scales is not None:
         sizes = scales_of(scales, unseen(gramian))
-        shapes.append(tuple(sizes.shape[:-1]))
-    return cuda.pcd(gramian, np.broadcast_shapes(*shapes), taus, sizes, rescale)
+        vectors = _checks.broadcast_batch(vectors, tuple(sizes.shape[:-1]), "tau and scales")
+    batch = _checks.broadcast_batch(batch, vectors, "gramian, tau and scales")
+    return cuda.pcd(gramian, batch, taus, sizes, rescale)
 
 
 def _plain(gramian: Any, tau: float, scales: Any, rescale: bool) -> FloatArray | None:

@@ -15,16 +15,16 @@ from mojd.solvers._registry import RawSolution
 from tests.cuda.host.compile import build, compiler
 from tests.cuda.host.launching import Kernel, Library, Order
 
+# Compiled and loaded once for all devices of a process.
+KERNELS: dict[str, Kernel] = {}
+
 
 class HostDevice:
     """Runs kernels on the CPU, in a given order of threads; `launches` lists their names."""
 
-    processors = 2
-
-    def __init__(self, order: Order = "ascending") -> None:
-        self.order = order
+    def __init__(self, order: Order = "ascending", processors: int = 2) -> None:
+        self.order, self.processors = order, processors
         self.launches: list[str] = []
-        self._kernels: dict[str, Kernel] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         # What nobody writes shows.
@@ -37,9 +37,9 @@ class HostDevice:
 
     def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:
         self.launches.append(kernel)
-        if kernel not in self._kernels:
-            self._kernels.update(build([kernel], source()).kernels)
-        Library(self._kernels).launch(kernel, grid, block, shared, arguments, self.order)
+        if kernel not in KERNELS:
+            KERNELS.update(build([kernel], source()).kernels)
+        Library(KERNELS).launch(kernel, grid, block, shared, arguments, self.order)
 
 
 DEVICE = HostDevice()

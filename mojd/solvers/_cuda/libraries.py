@@ -38,10 +38,21 @@ def _processors(index: int) -> int:
     return int(cupy.cuda.Device(index).attributes["MultiProcessorCount"])
 
 
+class _Foreign:
+    """A stream of another library, as the CUDA stream protocol has it."""
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._pointer
+
+
 @functools.lru_cache(maxsize=64)
 def _stream(pointer: int, index: int) -> Any:
-    """Return a stream of another library."""
-    return cupy.cuda.ExternalStream(pointer, index)
+    """Return a stream of another library on a device, the current one."""
+    del index  # a stream belongs to its device
+    return cupy.cuda.Stream.from_external(_Foreign(pointer))
 
 
 class CupyDevice:
@@ -97,8 +108,8 @@ def device_of(array: Array) -> Iterator[CupyDevice]:
     """Make the device and the stream of a CUDA array the current ones of CuPy."""
     if _is_tensor(array):
         torch, device = sys.modules["torch"], array.device
-        stream = _stream(torch.cuda.current_stream(device).cuda_stream, device.index)
-        with cupy.cuda.Device(device.index), stream:
+        pointer = torch.cuda.current_stream(device).cuda_stream
+        with cupy.cuda.Device(device.index), _stream(pointer, device.index):
             yield _tensor_device(torch, device)
         return
     index = (

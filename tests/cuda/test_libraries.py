@@ -1,0 +1,181 @@
+"""What stands between the plans and CuPy, with a small module in its place."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mojd
+from mojd._arrays import FLOAT64_PRECISION
+from mojd.solvers import cuda, get_solver
+
+from . import fake_cupy, launches
+from .problems import assert_close, gramians
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, devices: int = 1) -> Iterator[Any]:
+    fake = fake_cupy.Fake(devices)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    fake_cupy.forget()
+    yield importlib.import_module("mojd.solvers._cuda.libraries"), fake
+    fake_cupy.forget()
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """mojd's module on a fake CuPy, and that."""
+    yield from _installed(monkeypatch)
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    yield from _installed(monkeypatch, devices=0)
+
+
+class TestNumPyArrays:
+    def test_are_copied_to_the_device_and_back(self, parts: Any) -> None:
+        _, fake = parts
+        given, linear = gramians(3, 5), -np.ones((3, 2, 5))
+        raw = cuda.solve(given, linear, 1, FLOAT64_PRECISION)
+        assert all(isinstance(array, np.ndarray) for array in raw)
+        expected = get_solver("active_set").solve(given, linear, 1, FLOAT64_PRECISION)
+        assert_close(raw.x, expected.x)
+        assert raw.status.tolist() == expected.status.tolist()
+        assert fake.events[0] == "enter device 0"
+        assert fake.events[-1] == "leave device 0"
+        assert fake.events.count("copy to host") == 3
+
+    def test_a_gpu_that_is_not_there(self, without_gpu: Any) -> None:
+        message = "solver 'cuda' finds no CUDA device that it could use: cudaErrorInsufficientDriver"
+        with pytest.raises(mojd.MissingDependencyError, match=message):
+            cuda.solve(np.eye(2)[None], -np.ones((1, 1, 2)), 1, FLOAT64_PRECISION)
+        with pytest.raises(mojd.MissingDependencyError, match=message):
+            get_solver.__globals__["_SOLVERS"]["cuda"].prepare()
+        assert without_gpu
+
+
+class TestKernels:
+    def test_are_compiled_once(self, parts: Any) -> None:
+        libraries, fake = parts
+        given = fake.asarray(gramians(3, 5))
+        for _ in range(3):
+            with libraries.device_of(given) as device:
+                launches.upgrad(device, given)
+        compiled = [event for event in fake.events if event.startswith("compile")]
+        launched = [event for event in fake.events if event.startswith("launch")]
+        assert len(compiled) == len(set(compiled)) == 2
+        assert len(launched) == 3 * len(compiled)
+        assert fake.events.count("attributes of device 0") == 1
+
+    def test_are_compiled_for_each_device(self, parts: Any) -> None:
+        libraries, fake = parts
+        name = "mojd::solve_closed<double, 2>"
+        assert libraries._kernel(name, 0) is libraries._kernel(name, 0)
+        assert libraries._kernel(name, 0) is not libraries._kernel(name, 1)
+        assert fake.events.count(f"compile {name}") == 2
+
+    def test_ask_for_more_shared_memory_than_48_kb_once(self, parts: Any) -> None:
+        libraries, fake = parts
+        sizes = {200: False, 600: True}
+        for k, asks in sizes.items():
+            shared = 8 * (64 + 9 * k + 8 * (8 + 32) + k)
+            assert (shared > 48 * 1024) == asks
+            given = fake.asarray(np.eye(k)[None])
+            linear = fake.asarray(np.zeros((1, 1, k)))
+            for _ in range(2):
+                with libraries.device_of(given) as device:
+                    launches.solve(device, given, linear)
+            allowed = [event for event in fake.events if event.startswith("allow")]
+            assert allowed == ([f"allow {shared}"] if asks else [])
+
+    def test_their_compilation_is_told_on_a_terminal(
+        self, parts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        libraries, _ = parts
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        libraries._kernel("mojd::solve_closed<double, 2>", 5)
+        assert "mojd: compiling mojd::solve_closed<double, 2>, once after" in capsys.readouterr().err
+
+
+class TestTensors:
+    @pytest.fixture
+    def torch(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        torch = pytest.importorskip("torch")
+        stream = SimpleNamespace(cuda_stream=4321)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+        return torch
+
+    def test_kernels_go_to_pytorchs_stream(self, torch: Any, parts: Any) -> None:
+        libraries, fake = parts
+        values = gramians(40, 4)
+        tensor = torch.tensor(values)
+        with libraries.device_of(tensor) as device:
+            inside = len(fake.events)
+            weights = launches.upgrad(device, tensor)
+        assert isinstance(weights, torch.Tensor)
+        assert_close(weights.numpy(), mojd.upgrad(values))
+        index = tensor.device.index
+        entered = [event for event in fake.events[:inside] if event.startswith("enter")]
+        assert entered == [f"enter device {index}", "enter stream 4321"]
+        left = [event for event in fake.events[inside:] if event.startswith("leave")]
+        assert left == ["leave stream 4321", f"leave device {index}"]
+        assert any(event.startswith("launch") for event in fake.events[inside : -len(left)])
+
+    def test_streams_are_left_after_an_error(self, torch: Any, parts: Any) -> None:
+        libraries, fake = parts
+        with pytest.raises(ZeroDivisionError), libraries.device_of(torch.zeros(1)):
+            raise ZeroDivisionError
+        assert [event.split()[0] for event in fake.events if "stream" in event] == ["enter", "leave"]
+
+    def test_are_taken_in_as_kernels_read_them(self, torch: Any, parts: Any) -> None:
+        libraries, fake = parts
+        base = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+        same = libraries.taken_in(base, "float64")
+        assert same.data_ptr() == base.data_ptr()
+        negated = torch.complex(base, base).conj().imag
+        assert negated.is_neg()
+        for given, dtype in (
+            (base.T, "float64"),
+            (base[:, ::2], "float64"),
+            (base.to(torch.bfloat16), "float32"),
+            (negated, "float64"),
+            (base.clone().requires_grad_(), "float64"),
+        ):
+            taken = libraries.taken_in(given, dtype)
+            assert taken.is_contiguous()
+            assert not taken.requires_grad
+            assert not taken.is_neg()
+            assert str(taken.dtype) == f"torch.{dtype}"
+            assert torch.equal(taken.double(), given.detach().double())
+        assert libraries.handed_back(base, base) is base
+        assert not fake.events
+
+
+class TestOtherArrays:
+    def test_of_cupy_are_made_row_major(self, parts: Any) -> None:
+        libraries, fake = parts
+        given = fake_cupy.Array.of(np.asfortranarray(gramians(1, 3)[0]).astype(np.float32), fake)
+        taken = libraries.taken_in(given, "float64")
+        assert taken.values.flags.c_contiguous
+        assert taken.dtype == np.float64
+        assert np.array_equal(taken.values, given.values)
+        wide = libraries.taken_in(given, "float64", (2, 3, 3))
+        assert np.array_equal(wide.values, [given.values] * 2)
+        assert not fake.events
+        assert libraries.handed_back(taken, given) is taken
+
+    def test_of_jax_come_and_go_by_dlpack(self, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        libraries, fake = parts
+        dlpack = SimpleNamespace(from_dlpack=lambda array: ("of JAX", array))
+        monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(dlpack=dlpack))
+        given = np.eye(3)
+        taken = libraries.taken_in(given, "float64")
+        assert isinstance(taken, fake_cupy.Array)
+        assert fake.events[0] == "from_dlpack"
+        assert libraries.handed_back(taken, given) == ("of JAX", taken)
