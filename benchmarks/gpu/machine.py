@@ -17,7 +17,7 @@ import torch
 from figures import describe_machine
 from torch import Tensor
 
-from mojd.solvers._cuda.presence import has_cupy, obstacle
+from mojd.solvers._cuda.presence import obstacle, trouble_with_cupy
 
 Call = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
@@ -242,7 +242,7 @@ def machine_of(device: str) -> Machine:
         reason = f"PyTorch {torch.__version__} sees none"
     if reason:
         raise SystemExit(f"The benchmark of solver 'cuda' needs a CUDA device: {reason}")
-    if not has_cupy():
+    if trouble_with_cupy():
         raise SystemExit("The benchmark of solver 'cuda' needs CuPy: pip install 'mojd[cuda]'")
     return Gpu()
 

@@ -129,8 +129,11 @@ def registered_solvers() -> tuple[Solver, ...]:
     return tuple(_SOLVERS.values())
 
 
-def get_solver(name: str) -> Solver:
-    """Return the solver called `name`; raise an error that says what to do if it can't run."""
+def get_solver(name: str, *, anywhere: bool = False) -> Solver:
+    """Return the solver called `name`; raise an error that says what to do if it can't run.
+
+    `anywhere` asks for its packages alone.
+    """
     try:
         solver = _SOLVERS[name]
     except KeyError:
@@ -141,6 +144,6 @@ def get_solver(name: str) -> Solver:
             f"solver {name!r} needs the package(s) {', '.join(solver.requires)}: "
             f"pip install 'mojd[{solver.extra}]'"
         )
-    if solver.obstacle():
+    if not anywhere and solver.obstacle():
         raise MissingDependencyError(f"solver {name!r} can't run here: {solver.obstacle()}")
     return solver

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from mojd._arrays import Array, Precision, dtype_name, precision_of, restore
-from mojd.errors import InvalidTypeError
+from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.solvers._cuda import plans
 from mojd.solvers._cuda.devices import Device, run
@@ -29,6 +29,15 @@ _HALVES = ("float16", "bfloat16")
 def _libraries() -> ModuleType:
     """Return what knows CuPy, which is imported with it."""
     return importlib.import_module("mojd.solvers._cuda.libraries")
+
+
+def _require_one_place(libraries: ModuleType, gramian: Array, other: Array, name: str) -> None:
+    """Raise unless a kernel can read both arrays."""
+    places = libraries.place_of(gramian), libraries.place_of(other)
+    if places[0] != places[1]:
+        raise InvalidInputError(
+            f"gramian is an array of {places[0]}, but {name} is one of {places[1]}; move them to one device"
+        )
 
 
 def solve_on(
@@ -75,9 +84,11 @@ def solve(gramian: Array, linear: Array, threads: int, precision: Precision) -> 
             f"mojd.solve computes in float64, but the gramian of shape {tuple(gramian.shape)} is "
             f"{dtype_name(gramian)}; with JAX, call jax.config.update('jax_enable_x64', True) first"
         )
+    _require_one_place(libraries, gramian, linear, "linear")
     with libraries.device_of(gramian) as device:
         matrices, vectors = (libraries.taken_in(array, "float64") for array in (gramian, linear))
         raw = solve_on(device, matrices, vectors, precision)
+        libraries.keep_until_done([matrices, vectors], gramian)
         return RawSolution(*(libraries.handed_back(array, gramian) for array in raw))
 
 
@@ -122,6 +133,7 @@ class _Call:
         """Take in vectors (..., M) under a name; or a number in all their places."""
         if array is None:
             return Vectors("", 0, constant)
+        _require_one_place(self.libraries, self.gramian, array, name)
         shared = math.prod(array.shape[:-1]) == 1
         self.arrays[name] = self.libraries.taken_in(
             array, "float64", None if shared else (*self.batch, length)
@@ -133,6 +145,7 @@ class _Call:
         weights, shape = self.device.empty((*self.batch, self.size), self.dtype), self.shape
         if shape.gramians:
             run(self.device, plan(shape), {**self.arrays, "weights": weights})
+            self.libraries.keep_until_done(list(self.arrays.values()), self.gramian)
         result = self.libraries.handed_back(weights, self.gramian)
         return restore(result, self.gramian) if dtype_name(self.gramian) in _HALVES else result
 
@@ -142,7 +155,7 @@ def upgrad(gramian: Array, batch: tuple[int, ...], preference: Array | None) -> 
     libraries = _libraries()
     with libraries.device_of(gramian) as device:
         call = _Call(libraries, device, gramian, batch)
-        own = call.vectors("preference", preference, 1.0 / call.size, call.size)
+        own = call.vectors("pref_vector", preference, 1.0 / call.size, call.size)
         return call.run(lambda shape: plans.upgrad(shape, own))
 
 

@@ -11,7 +11,7 @@ from mojd._arrays import FLOAT64_PRECISION, Precision, is_on_device, to_float64
 from mojd.errors import InvalidInputError, InvalidTypeError
 from mojd.kernels.status import FIRST_REFUSAL, MAX_ITER, NONFINITE
 from mojd.qp import NNQP, FlatProblem, Solution
-from mojd.solvers._cuda.presence import takes
+from mojd.solvers._cuda.presence import is_cuda, takes
 from mojd.solvers._kernels import scalar_solver
 from mojd.solvers._registry import RawSolution, Solver, get_solver, registered_solvers
 
@@ -135,7 +135,8 @@ def _choose(name: str, problem: NNQP, on_device: bool, traced: bool) -> Solver:
     size = problem.size
     if name == "auto":
         name = _automatic(problem, on_device, traced)
-    solver = get_solver(name)
+    # An array that is on a GPU says enough about the presence of one.
+    solver = get_solver(name, anywhere=name == "cuda" and on_device and is_cuda(problem.gramian))
     if solver.max_size is not None and size > solver.max_size:
         raise InvalidInputError(
             f"solver {name!r} takes K <= {solver.max_size}, but the gramian is {size} x {size}; "

@@ -20,8 +20,12 @@ VANISHING = 64 * 2.0**-53
 
 def tau_of(tau: Any, gramian: View) -> Array:
     """Check τ and return it as float64 (..., K−1)."""
-    array = as_array(tau, "tau")
     secondaries = gramian.size - 1
+    if isinstance(tau, float | int) and not isinstance(tau, bool):
+        # A number that is copied to a device is waited for.
+        _checks.check_tau(np.asarray(float(tau)))
+        return gramian.full((secondaries,), float(tau))
+    array = as_array(tau, "tau")
     if array.ndim:
         _checks.check_rows(array, secondaries, "tau", "one per secondary objective (or a number for all)")
         _checks.broadcast_batch(gramian.batch_shape, tuple(array.shape[:-1]), "gramian and tau")

@@ -30,7 +30,7 @@ class Fake(ModuleType):
     def __init__(self, devices: int = 1) -> None:
         super().__init__("cupy")
         self.events: list[str] = []
-        self.current = 0
+        self.shared, self.capability = 99 * 1024, "90"
         fake = self
 
         class Scope:
@@ -53,7 +53,11 @@ class Fake(ModuleType):
             @property
             def attributes(self) -> dict[str, int]:
                 fake.events.append(f"attributes of device {self.id}")
-                return {"MultiProcessorCount": 3}
+                return {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": fake.shared}
+
+            @property
+            def compute_capability(self) -> str:
+                return fake.capability
 
         class Stream(Scope):
             def __init__(self, name: str) -> None:
@@ -99,13 +103,27 @@ class Fake(ModuleType):
             def get_function(self, name: str) -> Function:
                 return Function(KERNELS[name])
 
+        class Event:
+            """Work that is done when the module says so."""
+
+            def __init__(self, *, disable_timing: bool) -> None:
+                assert disable_timing
+
+            def record(self) -> None:
+                fake.events.append("record an event")
+
+            @property
+            def done(self) -> bool:
+                return fake.idle
+
+        self.idle = True
         self.check = lambda: None
         if devices == 0:
             self.check = self.fail
         self.ndarray = Array
         self.RawModule = RawModule
         runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError, is_hip=False)
-        self.cuda = SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
+        self.cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, runtime=runtime)
 
     @staticmethod
     def fail() -> None:

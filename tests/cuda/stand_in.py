@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -60,6 +61,15 @@ class Libraries:
         values = np.ascontiguousarray(values, dtype)
         return type(array)._new(values, device=DEVICE)
 
+    def largest_size(self, array: Any) -> int:
+        return 1024
+
+    def place_of(self, array: Any) -> str:
+        return str(array.device)
+
+    def keep_until_done(self, arrays: list[Any], like: Any) -> None:
+        assert all(type(array) is type(like) for array in arrays)
+
     def handed_back(self, array: Any, like: Any) -> Any:
         assert type(array) is type(like)
         return array
@@ -74,14 +84,16 @@ def standing_in() -> Iterator[Libraries]:
     """Let arrays on the second device be CUDA's, with CuPy installed and a GPU in place."""
     libraries = Libraries()
     with ExitStack() as stack:
-        for module in (presence, cuda):
+        for module in (presence, cuda, dispatch):
             stack.enter_context(patch.object(module, "is_cuda", _is_cuda))
-        stack.enter_context(patch.object(presence, "has_cupy", lambda: True))
-        stack.enter_context(patch.object(cuda, "_libraries", lambda: libraries))
+        stack.enter_context(patch.object(presence, "trouble_with_cupy", lambda: ""))
+        stack.enter_context(patch.dict(sys.modules, {"mojd.solvers._cuda.libraries": libraries}))
         ready = SimpleNamespace(solve=cuda.solve, max_size=1024, any_device=True, traceable=False)
-        for module in (dispatch,):
-            choose = lambda name: ready if name == "cuda" else get_solver(name)  # noqa: E731
-            stack.enter_context(patch.object(module, "get_solver", choose))
+
+        def choose(name: str, *, anywhere: bool = False) -> Any:
+            return ready if name == "cuda" and anywhere else get_solver(name)
+
+        stack.enter_context(patch.object(dispatch, "get_solver", choose))
         yield libraries
 
 

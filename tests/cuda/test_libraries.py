@@ -80,19 +80,26 @@ class TestKernels:
         assert libraries._kernel(name, 0) is not libraries._kernel(name, 1)
         assert fake.events.count(f"compile {name}") == 2
 
-    def test_ask_for_more_shared_memory_than_48_kb_once(self, parts: Any) -> None:
+    def test_of_blocks_may_have_all_shared_memory_there_is(self, parts: Any) -> None:
         libraries, fake = parts
-        sizes = {200: False, 600: True}
-        for k, asks in sizes.items():
-            shared = 8 * (64 + 9 * k + 8 * (8 + 32) + k)
-            assert (shared > 48 * 1024) == asks
-            given = fake.asarray(np.eye(k)[None])
-            linear = fake.asarray(np.zeros((1, 1, k)))
+        for k in (20, 200, 600):
+            given, linear = fake.asarray(np.eye(k)[None]), fake.asarray(np.zeros((1, 1, k)))
             for _ in range(2):
                 with libraries.device_of(given) as device:
                     launches.solve(device, given, linear)
-            allowed = [event for event in fake.events if event.startswith("allow")]
-            assert allowed == ([f"allow {shared}"] if asks else [])
+        assert [event for event in fake.events if event.startswith("allow")] == [f"allow {fake.shared}"]
+
+    @pytest.mark.parametrize(
+        ("shared", "capability", "largest"),
+        [(99 * 1024, "89", 1024), (64 * 1024, "75", 780), (48 * 1024, "70", 576), (99 * 1024, "61", 0)],
+    )
+    def test_the_largest_size_is_what_fits(
+        self, shared: int, capability: str, largest: int, parts: Any
+    ) -> None:
+        """Before Volta, parts of a warp could not go their own ways."""
+        libraries, fake = parts
+        fake.shared, fake.capability = shared, capability
+        assert libraries.largest_size(fake.asarray(np.eye(2))) == largest
 
     def test_their_compilation_is_told_on_a_terminal(
         self, parts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -100,15 +107,31 @@ class TestKernels:
         libraries, _ = parts
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
         libraries._kernel("mojd::solve_closed<double, 2>", 5)
-        assert "mojd: compiling mojd::solve_closed<double, 2>, once after" in capsys.readouterr().err
+        assert "mojd: loading mojd::solve_closed<double, 2>" in capsys.readouterr().err
+
+
+def _tensor_device_of(libraries: Any) -> Any:
+    """Tensors of the CPU, as if it were device 0."""
+
+    def find(torch: Any, _device: Any) -> Any:
+        device = libraries.TorchDevice(torch, SimpleNamespace(index=0))
+        device._device = "cpu"
+        return device
+
+    return find
 
 
 class TestTensors:
     @pytest.fixture
-    def torch(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def torch(self, parts: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         torch = pytest.importorskip("torch")
         stream = SimpleNamespace(cuda_stream=4321)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+        # The CPU has no number.
+        libraries, fake = parts
+        monkeypatch.setattr(libraries, "_index_of", lambda _array: 0)
+        monkeypatch.setattr(libraries, "_tensor_device", _tensor_device_of(libraries))
+        monkeypatch.setattr(torch.cuda, "device", lambda _device: fake.cuda.Device(0))
         return torch
 
     def test_kernels_go_to_pytorchs_stream(self, torch: Any, parts: Any) -> None:
@@ -120,11 +143,10 @@ class TestTensors:
             weights = launches.upgrad(device, tensor)
         assert isinstance(weights, torch.Tensor)
         assert_close(weights.numpy(), mojd.upgrad(values))
-        index = tensor.device.index
         entered = [event for event in fake.events[:inside] if event.startswith("enter")]
-        assert entered == [f"enter device {index}", "enter stream 4321"]
+        assert entered == ["enter device 0", "enter stream 4321"]
         left = [event for event in fake.events[inside:] if event.startswith("leave")]
-        assert left == ["leave stream 4321", f"leave device {index}"]
+        assert left == ["leave stream 4321", "leave device 0"]
         assert any(event.startswith("launch") for event in fake.events[inside : -len(left)])
 
     def test_streams_are_left_after_an_error(self, torch: Any, parts: Any) -> None:
@@ -179,3 +201,16 @@ class TestOtherArrays:
         assert isinstance(taken, fake_cupy.Array)
         assert fake.events[0] == "from_dlpack"
         assert libraries.handed_back(taken, given) == ("of JAX", taken)
+
+    def test_of_jax_are_kept_until_kernels_have_read_them(self, parts: Any) -> None:
+        libraries, fake = parts
+        given = np.eye(3)
+        fake.idle = False
+        for count in (1, 2):
+            libraries.keep_until_done([fake.asarray(given)], given)
+            assert len(libraries._in_use) == count
+        libraries.keep_until_done([], fake.asarray(given))
+        assert fake.events.count("record an event") == len(libraries._in_use) == 2
+        fake.idle = True
+        libraries.keep_until_done([fake.asarray(given)], given)
+        assert len(libraries._in_use) == 1

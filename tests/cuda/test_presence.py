@@ -22,10 +22,10 @@ from mojd.solvers._cuda import presence
 @pytest.fixture(autouse=True)
 def _nothing_known() -> Iterator[None]:
     """Look again, before and after."""
-    for cached in (presence._count_devices, presence._hint):
+    for cached in (presence._count_devices, presence._hint, presence.trouble_with_cupy):
         cached.cache_clear()
     yield
-    for cached in (presence._count_devices, presence._hint):
+    for cached in (presence._count_devices, presence._hint, presence.trouble_with_cupy):
         cached.cache_clear()
 
 
@@ -127,7 +127,7 @@ class TestHint:
         with_packages(monkeypatch, cupy=False)
         monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
         with pytest.warns(
-            UserWarning, match=r"need CuPy, which is not installed.*pip install 'mojd\[cuda\]'"
+            UserWarning, match=r"need CuPy 14, which is not installed.*pip install 'mojd\[cuda\]'"
         ):
             assert not presence.takes("a tensor", 4)
         with warnings.catch_warnings():
@@ -140,18 +140,39 @@ class TestHint:
         monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
         assert not presence.takes("a tensor", 1025)
 
-    def test_with_cupy_arrays_are_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with_packages(monkeypatch, cupy=True)
+    def test_with_cupy_arrays_are_taken_up_to_what_the_gpu_holds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stream = SimpleNamespace(from_external=None)
+        monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Stream=stream)))
         monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
-        assert presence.takes("a tensor", 1024)
-        assert not presence.takes("a tensor", 1025)
+        for largest in (1024, 780, 0):
+            libraries = SimpleNamespace(largest_size=lambda _array, found=largest: found)
+            monkeypatch.setitem(sys.modules, "mojd.solvers._cuda.libraries", libraries)
+            assert presence.takes("a tensor", 780) == (largest >= 780)
+            assert presence.takes("a tensor", 1024) == (largest >= 1024)
+            assert not presence.takes("a tensor", 1025)
+
+    def test_a_cupy_that_is_of_no_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
+        old = SimpleNamespace(cuda=SimpleNamespace(Stream=object))
+        broken = SimpleNamespace()
+        for module, trouble in ((old, "which is too old"), (broken, r"which can't be imported \(.*cuda")):
+            monkeypatch.setitem(sys.modules, "cupy", module)
+            presence.trouble_with_cupy.cache_clear()
+            with pytest.warns(UserWarning, match=trouble):
+                assert not presence.takes("a tensor", 4)
 
 
 class Tensor:
     """PyTorch's."""
 
-    def __init__(self, device: str) -> None:
-        self.device = SimpleNamespace(type=device)
+    def __init__(self, device: str, layout: str = "strided", *, is_nested: bool = False) -> None:
+        self.device, self.layout, self.is_nested = SimpleNamespace(type=device), layout, is_nested
+
+
+class DistributedTensor(Tensor):
+    """Has no memory of its own."""
 
 
 class CupyArray:
@@ -182,7 +203,9 @@ CUDA, ROCM, HOST = ("gpu", "PJRT C API\ncuda 12090"), ("gpu", "rocm 60000"), ("c
 class TestArrays:
     @pytest.fixture(autouse=True)
     def libraries(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-        torch = SimpleNamespace(Tensor=Tensor, version=SimpleNamespace(hip=None))
+        nn = SimpleNamespace(Parameter=type("Parameter", (Tensor,), {}))
+        version = SimpleNamespace(hip=None)
+        torch = SimpleNamespace(Tensor=Tensor, nn=nn, version=version, strided="strided")
         runtime = SimpleNamespace(is_hip=False)
         cupy = SimpleNamespace(ndarray=CupyArray, cuda=SimpleNamespace(runtime=runtime))
         jax = SimpleNamespace(Array=JaxArray, core=SimpleNamespace(Tracer=Tracer))
@@ -199,6 +222,9 @@ class TestArrays:
         [
             Tensor("cpu"),
             Tensor("mps"),
+            Tensor("cuda", "sparse_coo"),
+            Tensor("cuda", is_nested=True),
+            DistributedTensor("cuda"),
             JaxArray(HOST),
             JaxArray(ROCM),
             JaxArray(CUDA, CUDA),

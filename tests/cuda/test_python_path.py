@@ -220,3 +220,25 @@ def test_looking_is_noticed() -> None:
     for look in (bool, float, int, np.from_dlpack):
         with no_looking(), pytest.raises(AssertionError, match="looks at values"):
             look(array)
+
+
+def test_arrays_in_two_places_are_refused(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, other = on_device(gramians(1, 4)[0]), on_device(np.ones(4))
+    places = {True: "torch on device 0", False: "torch on device 1"}
+    monkeypatch.setattr(libraries, "place_of", lambda array: places[array.shape[-2:] == (4, 4)])
+    for call in (
+        lambda: mojd.upgrad(given, other),
+        lambda: mojd.pcd(given, scales=other),
+        lambda: mojd.solve(NNQP(given, other)),
+    ):
+        with pytest.raises(mojd.InvalidInputError, match=r"torch on device 0, but \w+ is one of torch on"):
+            call()
+
+
+def test_a_number_for_tau_is_not_copied_at_any_size(libraries: Libraries) -> None:
+    for k in (2, 33, 34, 40):
+        values = gramians(1, k)[0]
+        given = on_device(values)
+        with no_looking():
+            weights = mojd.pcd(given, 0.3)
+        assert_close(memory(weights), mojd.pcd(values, 0.3))

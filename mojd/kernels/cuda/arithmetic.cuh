@@ -10,6 +10,22 @@ __device__ inline bool is_finite(double value) { return fabs(value) < infinity()
 // 2^k for -1022 <= k <= 1023.
 __device__ inline double power_of_two(int k) { return __longlong_as_double((k + 1023LL) << 52); }
 
+__device__ inline double widen(double value) { return value; }
+
+// A float as a double, by its bits: CuPy compiles so that the conversion itself takes subnormal numbers for
+// 0.
+__device__ inline double widen(float value) {
+    unsigned bits = __float_as_uint(value), exponent = bits >> 23 & 0xff;
+    long long sign = static_cast<long long>(bits >> 31) << 63, fraction = bits & 0x7fffff;
+    if (exponent == 0) {
+        double magnitude = static_cast<double>(fraction) * power_of_two(-149);
+        return __longlong_as_double(sign | __double_as_longlong(magnitude));
+    }
+    // Infinity and NaN stay what they are.
+    long long wide = exponent == 0xff ? 0x7ff : exponent + 896LL;
+    return __longlong_as_double(sign | wide << 52 | fraction << 29);
+}
+
 // 2^k such that 4^k * diagonal lies in [1/2, 2), for a positive diagonal.
 __device__ inline double power_of_two_scale(double diagonal) {
     int exponent;

@@ -77,6 +77,18 @@ __device__ inline bool solve_triple(const double* G, int stride, const double* q
     return x[0] >= 0.0 && x[1] >= 0.0 && x[2] >= 0.0;
 }
 
+// Makes an index whose row and column are 0 one of its own, of norm 1: nothing else changes, and its unknown
+// is 0 if its linear term q is not negative (null for one that is 0 there). Losses that are masked have such
+// gradients, in whole batches.
+template <int K>
+__device__ void detach_zero_rows(double* G, const double* q) {
+    for (int i = 0; i < K; i++) {
+        bool zero = !q || q[i] >= 0.0;
+        for (int j = 0; j < K; j++) zero = zero && G[i * K + j] == 0.0 && G[j * K + i] == 0.0;
+        if (zero) G[i * (K + 1)] = 1.0;
+    }
+}
+
 // Solves NNQP(G, q) for K <= 3 and writes x; returns whether it can be trusted.
 __device__ inline bool solve_small(const double* G, int stride, const double* q, int K, double tolerance,
                                    double* x) {

@@ -17,7 +17,7 @@ __device__ inline int worse(int a, int b) {
 // rows of G are `length` long, here and below.
 template <class T>
 __device__ double scale_of(const T* G, long long length, int i) {
-    double diagonal = G[i * length + i];
+    double diagonal = widen(G[i * length + i]);
     return diagonal > 0.0 && is_finite(diagonal) ? power_of_two_scale(diagonal) : 1.0;
 }
 
@@ -66,7 +66,7 @@ __device__ int equilibrate(const Tile<W>& tile, const T* G, long long length, in
     const int j = tile.rank;
     Diagonal across{1.0, 1.0};
     if (j < K) {
-        across = Diagonal{static_cast<double>(G[j * length + j]), scale_of(G, length, j)};
+        across = Diagonal{widen(G[j * length + j]), scale_of(G, length, j)};
         scale[j] = across.scale;
         A[j * stride + j] = across.square;
     }
@@ -77,8 +77,8 @@ __device__ int equilibrate(const Tile<W>& tile, const T* G, long long length, in
 #pragma unroll
         for (int r = 0; r < ahead; r++) {
             bool used = first + r < K && j < K;
-            rows[r] = used ? static_cast<double>(G[(first + r) * length + j]) : 0.0;
-            columns[r] = used ? static_cast<double>(G[j * length + first + r]) : 0.0;
+            rows[r] = used ? widen(G[(first + r) * length + j]) : 0.0;
+            columns[r] = used ? widen(G[j * length + first + r]) : 0.0;
         }
 #pragma unroll
         for (int r = 0; r < ahead; r++) {

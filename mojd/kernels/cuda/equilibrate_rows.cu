@@ -16,14 +16,14 @@ __global__ void equilibrate_rows(const T* G, double* A, double* scale, signed ch
          t < count * K; t += step) {
         const T* own = G + t / K * K * K;
         int i = t % K;
-        Diagonal row{static_cast<double>(own[i * (K + 1LL)]), scale_of(own, K, i)};
+        Diagonal row{widen(own[i * (K + 1LL)]), scale_of(own, K, i)};
         int code = examine_diagonal(row.square);
 #pragma unroll 2
         for (int j = tile.rank; j < K; j += 32) {
             double entry = (row.square * row.scale) * row.scale;
             if (i != j) {
-                Diagonal across{static_cast<double>(own[j * (K + 1LL)]), scale_of(own, K, j)};
-                double right = own[i * length + j], below = own[j * length + i];
+                Diagonal across{widen(own[j * (K + 1LL)]), scale_of(own, K, j)};
+                double right = widen(own[i * length + j]), below = widen(own[j * length + i]);
                 code = worse(code, equilibrate_entry(right, below, row, across, allowed, entry));
             }
             A[t * K + j] = entry;

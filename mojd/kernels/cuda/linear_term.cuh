@@ -12,7 +12,7 @@ template <class T, class Group>
 __device__ double normalise_linear(const Group& group, const T* q, const double* scale, int K, double* out) {
     double largest = 0.0, check = 0.0;
     for (int j = group.rank; j < K; j += group.size) {
-        double value = q[j] * scale[j];
+        double value = widen(q[j]) * scale[j];
         out[j] = value;
         largest = fabs(value) > largest ? fabs(value) : largest;
         check += value * 0.0;

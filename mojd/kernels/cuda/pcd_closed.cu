@@ -18,10 +18,11 @@ __device__ double rescaling_of(const double (&G)[K * K], const double* w) {
     return rescaling(square, size, G[0]);
 }
 
-// mu = max(0, tau - g_2'g_1/|g_2|^2) in the units of the normalised gradients.
-__device__ inline bool pcd_small(const double (&G)[4], long long b, const Priorities& priorities,
-                                 double tolerance, double* w) {
-    double a = G[0], c = G[3], q = priorities.linear_term(b, 1, c, 0.5 * (G[1] + G[2]));
+// mu = max(0, tau - g_2'g_1/|g_2|^2) in the units of the normalised gradients. G is the original Gramian, but
+// for zero rows, which it has no use for.
+__device__ inline bool pcd_small(const double (&G)[4], const double (&original)[4], long long b,
+                                 const Priorities& priorities, double tolerance, double* w) {
+    double a = G[0], c = G[3], q = priorities.linear_term(b, 1, original[3], 0.5 * (G[1] + G[2]));
     w[0] = priorities.scales(b, 0);
     w[1] = q < 0.0 ? -q / c : 0.0;
     return is_in_range(a) && is_in_range(c) && is_pair_sound(a, c, G[1], G[2], tolerance) &&
@@ -29,11 +30,11 @@ __device__ inline bool pcd_small(const double (&G)[4], long long b, const Priori
 }
 
 // Two secondaries, four passive sets.
-__device__ inline bool pcd_small(const double (&G)[9], long long b, const Priorities& priorities,
-                                 double tolerance, double* w) {
+__device__ inline bool pcd_small(const double (&G)[9], const double (&original)[9], long long b,
+                                 const Priorities& priorities, double tolerance, double* w) {
     double a = G[0], c = G[4], d = G[8];
-    double p = priorities.linear_term(b, 1, c, 0.5 * (G[1] + G[3]));
-    double q = priorities.linear_term(b, 2, d, 0.5 * (G[2] + G[6]));
+    double p = priorities.linear_term(b, 1, original[4], 0.5 * (G[1] + G[3]));
+    double q = priorities.linear_term(b, 2, original[8], 0.5 * (G[2] + G[6]));
     w[0] = priorities.scales(b, 0);
     bool settled = solve_pair(c, d, 0.5 * (G[5] + G[7]), p, q, w[1], w[2]);
     return settled && is_in_range(a) && is_in_range(c) && is_in_range(d) && is_zero_or_in_range(p) &&
@@ -59,7 +60,10 @@ __global__ void __launch_bounds__(BATCH)
         if (thread < here) {
             double matrix[K * K], *own = weights + thread * odd(K);
             for (int i = 0; i < K * K; i++) matrix[i] = matrices[thread * odd(K * K) + i];
-            bool settled = pcd_small(matrix, first + thread, priorities, tolerance, own);
+            double detached[K * K];
+            for (int i = 0; i < K * K; i++) detached[i] = matrix[i];
+            detach_zero_rows<K>(detached, nullptr);
+            bool settled = pcd_small(detached, matrix, first + thread, priorities, tolerance, own);
             double factor = rescale ? rescaling_of<K>(matrix, own) : 1.0;
             for (int i = 0; i < K; i++) own[i] = factor == 0.0 ? 0.0 : own[i] * factor;
             status[first + thread] = settled ? OPTIMAL : UNSETTLED;

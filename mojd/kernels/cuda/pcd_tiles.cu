@@ -8,12 +8,12 @@ namespace mojd {
 // What is wrong with the row of the primary, which is no part of the problem but of the Gramian.
 template <class T, int W>
 __device__ int examine_primary(const Tile<W>& tile, const T* G, int K, Tolerances allowed) {
-    Diagonal own{static_cast<double>(G[0]), scale_of(G, K, 0)};
+    Diagonal own{widen(G[0]), scale_of(G, K, 0)};
     int code = examine_diagonal(own.square);
     for (int j = tile.rank + 1; j < K; j += W) {
         double entry;
-        Diagonal across{static_cast<double>(G[j * (K + 1)]), scale_of(G, K, j)};
-        code = worse(code, equilibrate_entry(G[j], G[j * K], own, across, allowed, entry));
+        Diagonal across{widen(G[j * (K + 1)]), scale_of(G, K, j)};
+        code = worse(code, equilibrate_entry(widen(G[j]), widen(G[j * K]), own, across, allowed, entry));
     }
     return static_cast<int>(tile.maximum(code));
 }
@@ -27,18 +27,18 @@ __device__ double rescaling_in_tile(const Tile<W>& tile, const T* G, int K, doub
     tile.sync();
     all[tile.rank] = own < K ? weight : 0.0;
     tile.sync();
-    double first = primary * G[0], product = 0.0, square = 0.0, size = 0.0;
-    for (int j = 1; j < K; j++) first += G[j] * all[j - 1];
+    double first = primary * widen(G[0]), product = 0.0, square = 0.0, size = 0.0;
+    for (int j = 1; j < K; j++) first += widen(G[j]) * all[j - 1];
     if (own < K) {
         const T* row = G + own * K;
-        product = row[0] * primary;
-        for (int j = 1; j < K; j++) product += row[j] * all[j - 1];
+        product = widen(row[0]) * primary;
+        for (int j = 1; j < K; j++) product += widen(row[j]) * all[j - 1];
         square = weight * product;
-        size = weight * sqrt(static_cast<double>(row[own]));
+        size = weight * sqrt(widen(row[own]));
     }
     square = tile.sum(square) + primary * first;
-    size = tile.sum(size) + primary * sqrt(static_cast<double>(G[0]));
-    return rescaling(square, size, G[0]);
+    size = tile.sum(size) + primary * sqrt(widen(G[0]));
+    return rescaling(square, size, widen(G[0]));
 }
 
 // Writes weights w (B, K). With `status` (B), only where that is UNSETTLED. Where the constraints contradict
@@ -61,8 +61,9 @@ __global__ void __launch_bounds__(TILE_THREADS)
                                        Tolerances{tolerance, tiny}));
         if (code == OPTIMAL) {
             if (own < K) {
-                double product = 0.5 * (static_cast<double>(matrix[own]) + matrix[own * K]);
-                memory.answer[tile.rank] = priorities.linear_term(b, own, matrix[own * K + own], product);
+                double product = 0.5 * (widen(matrix[own]) + widen(matrix[own * K]));
+                memory.answer[tile.rank] =
+                    priorities.linear_term(b, own, widen(matrix[own * K + own]), product);
             }
             tile.sync();
             code = solve_in_tile(tile, memory.answer, memory, Options{false, tolerance}).status;

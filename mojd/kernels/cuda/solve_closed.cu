@@ -23,13 +23,15 @@ __global__ void __launch_bounds__(BATCH)
         if (rows == 1) {
             stage_in<K * K>(matrices, G, first, here);
         } else if (thread < here) {
-            for (int i = 0; i < K * K; i++) matrix[i] = G[t / rows * K * K + i];
+            for (int i = 0; i < K * K; i++) matrix[i] = widen(G[t / rows * K * K + i]);
         }
         stage_in<K>(terms, q, first, here);
         __syncthreads();
         if (thread < here) {
             double solution[3] = {0.0, 0.0, 0.0};
-            bool settled = solve_small(matrix, K, terms + thread * odd(K), K, tolerance, solution);
+            const double* term = terms + thread * odd(K);
+            detach_zero_rows<K>(matrix, term);
+            bool settled = solve_small(matrix, K, term, K, tolerance, solution);
             for (int i = 0; i < K; i++) solutions[thread * odd(K) + i] = settled ? solution[i] : 0.0;
             status[t] = settled ? OPTIMAL : UNSETTLED;
             iterations[t] = 0;

@@ -2,6 +2,8 @@
 // reads and writes of global memory is contiguous.
 #pragma once
 
+#include "arithmetic.cuh"
+
 #ifndef MOJD_SHARED
 #define MOJD_SHARED(type, name) extern __shared__ type name[]
 #endif
@@ -17,7 +19,8 @@ __device__ constexpr int odd(int N) { return N | 1; }
 // Reads rows first .. first + count of N numbers into shared memory.
 template <int N, class T>
 __device__ void stage_in(double* room, const T* from, long long first, int count) {
-    for (int e = threadIdx.x; e < count * N; e += BATCH) room[e / N * odd(N) + e % N] = from[first * N + e];
+    for (int e = threadIdx.x; e < count * N; e += BATCH)
+        room[e / N * odd(N) + e % N] = widen(from[first * N + e]);
 }
 
 // Writes rows of N numbers from shared memory.

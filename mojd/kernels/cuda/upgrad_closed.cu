@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(BATCH)
             for (int i = 0; i < K * K; i++) matrix[i] = matrices[thread * odd(K * K) + i];
             for (int i = 0; i < K; i++) own[i] = u(first + thread, i);
             to_ordinary_units<K>(matrix);
+            detach_zero_rows<K>(matrix, nullptr);
             bool settled = upgrad_small(matrix, own, tolerance, weights + thread * odd(K));
             status[first + thread] = settled ? OPTIMAL : UNSETTLED;
         }

@@ -6,6 +6,7 @@ may be used again, also under the capture of a graph. Nothing in here waits for 
 
 from __future__ import annotations
 
+import collections
 import functools
 import sys
 from collections.abc import Iterator
@@ -17,25 +18,44 @@ import numpy as np
 
 from mojd._arrays import Array
 from mojd.errors import MissingDependencyError
+from mojd.solvers._cuda.plans import largest_block
 from mojd.solvers._cuda.source import source
 
-# More shared memory than this has to be asked for, by kernel.
-_ORDINARY_SHARED = 48 * 1024
+_VOLTA = 70
+# Arrays of JAX that kernels may still be reading, each list with an event behind the last of them.
+_in_use: collections.deque[tuple[Any, list[Array]]] = collections.deque()
 
 
 @functools.cache
 def _kernel(name: str, index: int) -> Any:
     """Return a kernel on a device (the current one), compiled or from CuPy's cache on disk."""
-    del index  # a kernel belongs to its device
     if sys.stderr.isatty():
-        print(f"mojd: compiling {name}, once after each installation...", file=sys.stderr)
+        print(f"mojd: loading {name}, which is compiled the first time...", file=sys.stderr)
     module = cupy.RawModule(code=source(), options=("-std=c++17",), name_expressions=(name,))
-    return module.get_function(name)
+    function = module.get_function(name)
+    if "solve_blocks" in name:
+        # Once, and all there is, as other threads may be launching it by then.
+        function.max_dynamic_shared_size_bytes = _shared_limit(index)
+    return function
 
 
 @functools.cache
 def _processors(index: int) -> int:
     return int(cupy.cuda.Device(index).attributes["MultiProcessorCount"])
+
+
+@functools.cache
+def _shared_limit(index: int) -> int:
+    """Return how much shared memory a block can have."""
+    return int(cupy.cuda.Device(index).attributes["MaxSharedMemoryPerBlockOptin"])
+
+
+@functools.cache
+def _largest_size(index: int) -> int:
+    """Return the largest K on a device; 0 before Volta, where parts of a warp can't go their own ways."""
+    if int(cupy.cuda.Device(index).compute_capability) < _VOLTA:
+        return 0
+    return largest_block(_shared_limit(index))
 
 
 class _Foreign:
@@ -72,10 +92,7 @@ class CupyDevice:
 
     def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:
         """Put a kernel on the current stream."""
-        function = _kernel(kernel, self.index)
-        if shared > _ORDINARY_SHARED and function.max_dynamic_shared_size_bytes < shared:
-            function.max_dynamic_shared_size_bytes = shared
-        function((grid,), (block,), arguments, shared_mem=shared)
+        _kernel(kernel, self.index)((grid,), (block,), arguments, shared_mem=shared)
 
 
 class TorchDevice(CupyDevice):
@@ -103,18 +120,36 @@ def _tensor_device(torch: Any, device: Any) -> TorchDevice:
     return TorchDevice(torch, device)
 
 
+def _index_of(array: Array) -> int:
+    """Return the number of the device that an array is on."""
+    if _is_tensor(array):
+        return int(array.device.index)
+    if isinstance(array, cupy.ndarray):
+        return int(array.device.id)
+    return int(next(iter(array.devices())).local_hardware_id)
+
+
+def largest_size(array: Array) -> int:
+    """Return the largest K that the kernels take on the device of an array."""
+    return _largest_size(_index_of(array))
+
+
+def place_of(array: Array) -> str:
+    """Return the library and the device of an array, which have to be the same for all of a call."""
+    return f"{type(array).__module__.split('.')[0]} on device {_index_of(array)}"
+
+
 @contextmanager
 def device_of(array: Array) -> Iterator[CupyDevice]:
     """Make the device and the stream of a CUDA array the current ones of CuPy."""
+    index = _index_of(array)
     if _is_tensor(array):
         torch, device = sys.modules["torch"], array.device
         pointer = torch.cuda.current_stream(device).cuda_stream
-        with cupy.cuda.Device(device.index), _stream(pointer, device.index):
+        # PyTorch's way to another device makes no context on the one before.
+        with torch.cuda.device(device), _stream(pointer, index):
             yield _tensor_device(torch, device)
         return
-    index = (
-        array.device.id if isinstance(array, cupy.ndarray) else next(iter(array.devices())).local_hardware_id
-    )
     with cupy.cuda.Device(index):
         yield CupyDevice(index)
 
@@ -125,11 +160,25 @@ def taken_in(array: Array, dtype: str, shape: tuple[int, ...] | None = None) -> 
         tensor = array.detach().resolve_neg().to(getattr(sys.modules["torch"], dtype))
         return (tensor if shape is None or tensor.shape == shape else tensor.expand(shape)).contiguous()
     if not isinstance(array, cupy.ndarray):
-        # JAX lets CuPy's stream wait for what is still being computed.
-        array = cupy.from_dlpack(array)
+        # Not every dtype of JAX is one of CuPy. Its stream waits for what JAX is still computing.
+        array = cupy.from_dlpack(array.astype(dtype))
     if shape is not None and array.shape != shape:
         array = cupy.broadcast_to(array, shape)
     return cupy.ascontiguousarray(array, dtype)
+
+
+def keep_until_done(arrays: list[Array], like: Array) -> None:
+    """Keep what JAX would take back when nobody holds it, until the kernels launched so far have read it.
+
+    Allocators of PyTorch and CuPy know the stream; that of JAX has another one.
+    """
+    if _is_tensor(like) or isinstance(like, cupy.ndarray):
+        return
+    while _in_use and _in_use[0][0].done:
+        _in_use.popleft()
+    event = cupy.cuda.Event(disable_timing=True)
+    event.record()
+    _in_use.append((event, arrays))
 
 
 def handed_back(array: Array, like: Array) -> Array:

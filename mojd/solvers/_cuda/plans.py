@@ -19,7 +19,7 @@ from mojd.solvers._cuda.source import WIDTHS
 # The constants of the kernels: BATCH, TILE_THREADS, and what a block shares beside its vectors.
 BATCH, TILE_THREADS = 128, 64
 LARGEST_CLOSED_FORM = 3
-# Vectors of a block of this many indices fit into the shared memory of every GPU since 2016.
+# What a block has to share then is 83 KiB.
 LARGEST_BLOCK = 1024
 # How many blocks of tiles keep a multiprocessor busy, and how many more wait in line.
 BLOCKS_PER_PROCESSOR, WAVES = 8, 4
@@ -158,6 +158,17 @@ def _tile_bytes(width: int) -> int:
     return 8 * (2 * width * (width + 1) + 11 * width + strip * (strip + width) + width)
 
 
+def _block_bytes(size: int) -> int:
+    """Return the shared memory of a block: see solve_blocks.cu."""
+    return 8 * (64 + 9 * size + 8 * (8 + 32) + size)
+
+
+def largest_block(shared: int) -> int:
+    """Return the largest K for which a block has no more shared memory than that."""
+    each = _block_bytes(1) - _block_bytes(0)
+    return max(0, min(LARGEST_BLOCK, (shared - _block_bytes(0)) // each))
+
+
 def _tiles(kernel: str, shape: Shape, size: int, problems: int, leftovers: bool, *arguments: Any) -> Step:
     """Return the launch of a tile for every problem of `size` unknowns.
 
@@ -226,7 +237,7 @@ def _block_steps(shape: Shape, problems: _Problems, room: _Room, flags: tuple[np
     busy = min(part * rows, shape.processors * max(1, 512 // size), max(1, FACTOR_ROOM // factor))
     factors = room.take(busy * factor)
     threads = 128 if size <= 128 else 256 if size <= 512 else 512
-    shared = 8 * (64 + 9 * size + 8 * (8 + 32) + size)
+    shared = _block_bytes(size)
     steps = []
     for first in range(0, count, part):
         here, own = min(part, count - first), problems.after(first, rows, size, shape.bytes)

@@ -41,17 +41,27 @@ def obstacle() -> str:
     return "" if _count_devices() else "there is no CUDA device, or no driver for it"
 
 
-def has_cupy() -> bool:
-    """Whether CuPy is installed."""
-    return "cupy" in sys.modules or importlib.util.find_spec("cupy") is not None
+@functools.cache
+def trouble_with_cupy() -> str:
+    """Return why CuPy can't be used, or ''; imports it where it is installed."""
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        return "is not installed"
+    try:
+        stream = importlib.import_module("cupy").cuda.Stream
+    except (ImportError, AttributeError) as error:
+        return f"can't be imported ({error})"
+    return "" if hasattr(stream, "from_external") else "is too old"
 
 
 def _is_cuda_tensor(array: Array) -> bool:
     torch: Any = sys.modules.get("torch")
-    if torch is None or not isinstance(array, torch.Tensor):
+    # Other types, such as distributed tensors, may have no memory of their own.
+    if torch is None or type(array) not in (torch.Tensor, torch.nn.Parameter):
         return False
     # ROCm's devices call themselves cuda too.
-    return array.device.type == "cuda" and torch.version.hip is None
+    if array.device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return array.layout is torch.strided and not array.is_nested
 
 
 def _is_cupy_array(array: Array) -> bool:
@@ -77,11 +87,11 @@ def is_cuda(array: Array) -> bool:
 
 
 @functools.cache
-def _hint() -> None:
+def _hint(trouble: str) -> None:
     """Say once what is missing."""
     warnings.warn(
-        "mojd's CUDA kernels need CuPy, which is not installed: arrays on this GPU are solved by many small "
-        "operations instead, some hundred times slower; pip install 'mojd[cuda]'",
+        f"mojd's CUDA kernels need CuPy 14, which {trouble}: arrays on this GPU are solved by many small "
+        "operations instead, which takes far longer; pip install 'mojd[cuda]'",
         stacklevel=2,
     )
 
@@ -90,7 +100,11 @@ def takes(array: Array, size: int, *, hint: bool = True) -> bool:
     """Whether the CUDA kernels are to take K × K Gramians of this kind; hints once at what is missing."""
     if size > LARGEST_BLOCK or not is_cuda(array):
         return False
-    found = has_cupy()
-    if not found and hint:
-        _hint()
-    return found
+    trouble = trouble_with_cupy()
+    if trouble:
+        if hint:
+            _hint(trouble)
+        return False
+    # Here, because it imports CuPy.
+    largest: int = importlib.import_module("mojd.solvers._cuda.libraries").largest_size(array)
+    return size <= largest

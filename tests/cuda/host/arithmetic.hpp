@@ -54,6 +54,11 @@ inline double __drcp_rn(double a) { return 1.0 / a; }
 inline double __dsqrt_rn(double a) { return sqrt(a); }
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 
+inline unsigned __float_as_uint(float a) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &a, sizeof bits);
+    return bits;
+}
 inline long long __double_as_longlong(double a) {
     long long bits;
     __builtin_memcpy(&bits, &a, sizeof bits);
