@@ -29,7 +29,7 @@ from tests.reference.families import FAMILIES
 
 from . import launches
 from .on_host import HostDevice
-from .problems import Gramians, assert_close, direction_gap, gramians, hard_problems, low_rank
+from .problems import HARD, SEEDS, Gramians, assert_close, direction_gap, gramians, hard_problems, low_rank
 
 # On both sides of every change of kernel, tile and panel.
 UPGRAD_SIZES = (1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 40, 70, 130)
@@ -100,6 +100,12 @@ class TestSizes:
             # Step by step the same method; below, CPU and GPU have tableaus of their own.
             assert raw.iterations.tolist() == expected.iterations.tolist()
 
+    def test_more_indices_than_threads_of_a_block(self) -> None:
+        given, linear = gramians(1, 300), np.random.default_rng(0).standard_normal((1, 2, 300))
+        raw, expected = solve(given, linear), compiled(given, linear)
+        assert_same_solutions(raw, expected)
+        assert raw.iterations.tolist() == expected.iterations.tolist()
+
 
 class TestBatches:
     @pytest.mark.parametrize("count", [1, 2, 33, 127, 128, 129, 1000])
@@ -143,7 +149,13 @@ class TestBatches:
         expected = compiled(given, linear)
         assert_same_solutions(solve(given, linear, processors=1), expected)
         monkeypatch.setattr(plans, "FACTOR_ROOM", 1)
+        plans.solve.cache_clear()
         assert_same_solutions(solve(given, linear), expected)
+        # All of them by one block, whose factor is all that there is room for.
+        few = plans.solve(plans.Shape(2, 9, 40, "double", 2, FLOAT64_PRECISION))
+        one = plans.solve(plans.Shape(2, 1, 40, "double", 2, FLOAT64_PRECISION))
+        assert few.steps[-1].grid == 1
+        assert few.room == one.room
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("parts", [1, 2, 3, 7])
@@ -194,6 +206,17 @@ class TestVectors:
             for scales in (None, rng.uniform(0.1, 3, (1, k)), rng.uniform(0.1, 3, (count, k))):
                 weights = pcd(given, tau, scales, rescale)
                 assert_close(weights, mojd.pcd(given, tau, scales=scales, rescale=rescale))
+
+    @pytest.mark.parametrize("exponent", [-1000, -700, 700])
+    @pytest.mark.parametrize("k", [2, 3, 6])
+    def test_scales_of_extreme_size(self, k: int, exponent: int) -> None:
+        given = gramians(40, k)
+        scale, units = 2.0**exponent, 2.0 ** (200.0 * np.sign(exponent))
+        assert_close(pcd(given, 0.3, np.full((1, k), scale)), pcd(given, 0.3) * scale)
+        # One secondary alone, whose weight then is all that counts.
+        for at in range(1, k):
+            scales, extreme = np.where(np.arange(k) == at, scale, 1.0)[None], given * units
+            assert_close(pcd(extreme, 0.3, scales), mojd.pcd(extreme, 0.3, scales=scales))
 
     def test_scales_of_zero(self) -> None:
         for k in (2, 3, 7):
@@ -388,6 +411,72 @@ class TestNoGramians:
                 assert np.isnan(weights[-1]).all(), reason
                 assert not np.isnan(weights[:-1]).any(), reason
 
+    @pytest.mark.parametrize("k", [3, 4, 20, 34])
+    def test_what_a_tile_solved_before_does_not_show(self, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One block, whose tiles find the answer to another problem in their memory."""
+        monkeypatch.setattr(plans, "WAVES", 1)
+        monkeypatch.setattr(plans, "FACTOR_ROOM", 1)
+        given = np.tile(hard(k), (80 if k < 34 else 4, 1, 1))
+        bad = np.arange(len(given)) % 40 >= 37 if k < 34 else np.arange(4) == 2
+        given[bad, 0, 2] += given[bad, 0, 0]
+        for matrix in (given, np.where(bad[:, None, None], np.nan, hard(k))):
+            with patch.object(plans, "BLOCKS_PER_PROCESSOR", 1):
+                raw = solve(matrix, -matrix[:, :1], processors=1)
+            assert np.isnan(raw.x).all(axis=(1, 2)).tolist() == bad.tolist()
+            assert np.isnan(raw.x).any(axis=(1, 2)).tolist() == bad.tolist()
+            weights = [upgrad(matrix, processors=1)]
+            if k <= 33:
+                weights += [pcd(matrix, processors=1, rescale=rescale) for rescale in (False, True)]
+            for found in weights:
+                assert np.isnan(found).all(axis=1).tolist() == bad.tolist()
+                assert np.isnan(found).any(axis=1).tolist() == bad.tolist()
+
+    @pytest.mark.parametrize("k", [2, 3, 4, 9, 34])
+    def test_every_pair_is_looked_at(self, k: int) -> None:
+        pairs = [(i, j) for i in range(min(k, 9)) for j in range(min(k, 9)) if i != j]
+        good = gramians(1, k)[0]
+        given = np.stack([good] * (2 * len(pairs)))
+        for at, (i, j) in enumerate(pairs):
+            given[at, i, j] += 1e-3 * np.sqrt(good[i, i] * good[j, j])
+            given[len(pairs) + at, [i, j], [j, i]] = 1.001 * np.sqrt(good[i, i] * good[j, j])
+        expected = [[ASYMMETRIC]] * len(pairs) + [[NOT_PSD]] * len(pairs)
+        assert solve(given, -np.ones((len(given), 1, k))).status.tolist() == expected
+        assert np.isnan(upgrad(given)).all()
+        if k <= 33:
+            assert np.isnan(upgrad(given, processors=FEW)).all()
+            assert np.isnan(pcd(given, 0.9)).all()
+
+    @pytest.mark.parametrize("k", [2, 3, 4, 9, 34, 70])
+    def test_what_is_not_finite_matters_most(self, k: int) -> None:
+        """Nothing else can be said of such a Gramian: its rows disagree on what is wrong."""
+        places = [(i, i) for i in range(k)] + [(0, k - 1), (k - 1, 0), (k // 2, 0), (0, k // 2)]
+        given = gramians(2 * len(places), k)
+        for at, place in enumerate(places * 2):
+            given[at, 0, 1] += given[at, 0, 0]
+            given[at, k - 1, k - 1] *= -1.0
+            given[(at, *place)] = np.nan if at < len(places) else np.inf
+        linear = -np.ones((len(given), 1, k))
+        assert solve(given, linear).status.tolist() == [[NONFINITE]] * len(given)
+        assert launches.solve(HostDevice(), given, linear).status.tolist() == [[NONFINITE]] * len(given)
+
+    @pytest.mark.parametrize("k", [2, 3, 5, 18, 33])
+    def test_entries_beside_a_zero_may_underflow(self, k: int) -> None:
+        """Float32 resolves no square below 2^-126: a product with its root says nothing, and counts as 0."""
+        given = gramians(6, k, np.float32)
+        given[:, 1, :] = given[:, :, 1] = 0.0
+        clean = given.copy()
+        limits = 2.0**-63 * np.sqrt(given[:, 0, 0].astype(np.float64))
+        for at, sign in ((0, -1.0), (1, 1.0)):
+            given[at, 0, 1] = given[at, 1, 0] = sign * 0.9 * limits[at]
+        given[2, 0, 1], given[3, 1, 0] = -1.1 * limits[2], -1.1 * limits[3]
+        bad = np.isin(np.arange(6), (2, 3))
+        for rescale in (False, True):
+            weights = pcd(given, 0.3, rescale=rescale)
+            assert np.isnan(weights[bad]).all()
+            assert np.array_equal(weights[~bad], pcd(clean, 0.3, rescale=rescale)[~bad])
+        for processors in (FEW, MANY) if k <= 32 else (MANY,):
+            assert np.isnan(upgrad(given, processors=processors)).all(axis=1).tolist() == bad.tolist()
+
     def test_what_a_dtype_rounds_is_no_reason(self) -> None:
         """Float32 Gramians of dependent gradients are asymmetric and indefinite by their rounding."""
         for k, count in ((2, 20), (3, 20), (6, 9), (20, 2), (34, 1)):
@@ -420,6 +509,33 @@ class TestEdges:
         given[:, 0, :] = given[:, :, 0] = 0.0
         assert not pcd(given, rescale=True).any()
         assert_close(pcd(given), mojd.pcd(given, 0.3))
+
+    @pytest.mark.parametrize("k", [2, 3, 6, 20])
+    def test_a_direction_that_vanishes_but_for_rounding_halts(self, k: int) -> None:
+        rows = np.random.default_rng(k).standard_normal((40, k, 2 * k))
+        rows[:, 1] = -3.0 * rows[:, 0]
+        given = rows @ rows.transpose(0, 2, 1)
+        weights = pcd(given, 0.0)
+        assert (weights[:, 0] == 1.0).all()
+        np.testing.assert_allclose(weights[:, 1], 1 / 3, rtol=1e-13)
+        assert not pcd(given, 0.0, rescale=True).any()
+        # With a longer primary there is a direction, however short.
+        scales = np.where(np.arange(k) == 0, 1.0, 2.0)[None]
+        assert_close(pcd(given, 0.5, scales, True), mojd.pcd(given, 0.5, scales=scales, rescale=True))
+
+    @pytest.mark.parametrize("k", [4, 8, 16, 32, 34])
+    def test_all_of_many_nearly_parallel_gradients(self, k: int) -> None:
+        """Pivots too small for a tableau, and a passive set that fills the memory of a tile."""
+        rng = np.random.default_rng(k)
+        own = 2.0 ** rng.integers(-15, -9, (40, 1, k))
+        given = 1.0 + np.eye(k) * own * own
+        wanted = rng.uniform(0.5, 2.0, (40, k))
+        # In half of them the first gradient, which comes in early, has to leave again.
+        wanted[:, 0] = np.where(np.arange(40) % 2, 0.01, -0.01)
+        linear = -(wanted[:, None] @ given)
+        raw, expected = solve(given, linear), compiled(given, linear)
+        assert_same_solutions(raw, expected)
+        assert ((raw.x > 0).all(axis=-1)[:, 0] == np.arange(40) % 2).all()
 
     @pytest.mark.parametrize("k", [1, 2, 3, 6, 20, 36])
     def test_zero_gradients(self, k: int) -> None:
@@ -510,6 +626,36 @@ def test_statuses_of_hard_problems(k: int) -> None:
     raw, expected = solve(given, linear), compiled(given, linear)
     assert raw.status.tolist() == expected.status.tolist()
     assert np.array_equal(np.isnan(raw.x), np.isnan(expected.x))
+
+
+@pytest.mark.parametrize("k", [5, 20, 40])
+def test_solutions_scale_with_the_linear_term_and_rays_do_not(k: int) -> None:
+    given, linear = hard_problems(k)
+    raw = solve(given, linear)
+    factors = np.where(raw.status == INFEASIBLE, 1.0, 2.0**40)
+    larger = solve(given, 2.0**40 * linear)
+    assert larger.status.tolist() == raw.status.tolist()
+    assert np.array_equal(larger.x, raw.x * factors[..., None], equal_nan=True)
+
+
+@pytest.mark.parametrize("k", [5, 20])
+def test_of_many_solutions_one_is_taken_as_small_as_on_the_cpu(k: int) -> None:
+    """Float32 Gramians of dependent gradients: without the walk to smaller weights, sums differ by a half."""
+    at = slice(len(HARD), len(HARD) + len(SEEDS[k][0]))
+    given, linear = (array[at] for array in hard_problems(k))
+    raw, expected = solve(given, linear), compiled(given, linear)
+    optimal = expected.status == OPTIMAL
+    assert optimal.any()
+    sums, smallest = (solution.x.sum(axis=-1)[optimal] for solution in (raw, expected))
+    np.testing.assert_allclose(sums, smallest, rtol=1e-6)
+
+
+def test_attempts_that_end_without_a_solution_are_counted() -> None:
+    """Six steps until there is none, and as many once more after the diagonal has been raised."""
+    given = np.where(np.eye(40, dtype=bool), 1.0, -0.9)[None]
+    raw = solve(given, -np.ones((1, 1, 40)))
+    assert raw.status.tolist() == [[NOT_PSD]]
+    assert raw.iterations.tolist() == [[12]]
 
 
 def test_solve_through_the_public_door_is_the_same() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import mojd
 from mojd._arrays import FLOAT64_PRECISION
+from mojd.kernels.status import ASYMMETRIC, OPTIMAL
 from mojd.solvers import cuda, get_solver
 
 from . import fake_cupy, launches
@@ -50,6 +51,13 @@ class TestNumPyArrays:
         assert fake.events[0] == "enter device 0"
         assert fake.events[-1] == "leave device 0"
         assert fake.events.count("copy to host") == 3
+
+    def test_come_back_with_what_is_wrong_with_them(self, parts: Any) -> None:
+        for k in (2, 5):
+            given = gramians(2, k)
+            given[1, 0, 1] += given[1, 0, 0]
+            raw = cuda.solve(given, -np.ones((2, 1, k)), 1, FLOAT64_PRECISION)
+            assert raw.status.tolist() == [[OPTIMAL], [ASYMMETRIC]]
 
     def test_a_gpu_that_is_not_there(self, without_gpu: Any) -> None:
         message = "solver 'cuda' finds no CUDA device that it could use: cudaErrorInsufficientDriver"
@@ -113,9 +121,9 @@ class TestKernels:
 def _tensor_device_of(libraries: Any) -> Any:
     """Tensors of the CPU, as if it were device 0."""
 
-    def find(torch: Any, _device: Any) -> Any:
+    def find(torch: Any, given: Any) -> Any:
         device = libraries.TorchDevice(torch, SimpleNamespace(index=0))
-        device._device = "cpu"
+        device._device = given
         return device
 
     return find
@@ -178,8 +186,43 @@ class TestTensors:
         assert libraries.handed_back(base, base) is base
         assert not fake.events
 
+    def test_are_made_on_the_device_of_those_that_were_given(self, torch: Any, parts: Any) -> None:
+        libraries, _ = parts
+        with libraries.device_of(torch.zeros(1, device="meta")) as device:
+            for dtype in ("float64", "float32", "int8", "int32"):
+                made = device.empty((2, 3), dtype)
+                assert made.device.type == "meta"
+                assert made.shape == (2, 3)
+                assert str(made.dtype) == f"torch.{dtype}"
+
+    def test_of_half_precision_are_solved_in_float32(self, torch: Any, parts: Any) -> None:
+        _, fake = parts
+        for k in (3, 6):
+            for dtype in (torch.float16, torch.bfloat16):
+                # Rounded so coarsely, most of them are asymmetric for what float32 resolves.
+                values = torch.tensor(gramians(20, k) / (2 * k))
+                given = (values * (1 + 1e-3 * torch.triu(torch.ones(k, k, dtype=torch.float64), 1))).to(dtype)
+                for found, expected in (
+                    (cuda.upgrad(given, (20,), None), mojd.upgrad(given)),
+                    (cuda.pcd(given, (20,), 0.3, None, False), mojd.pcd(given, 0.3)),
+                ):
+                    assert found.dtype == dtype
+                    assert bool(torch.isfinite(found).all())
+                    assert torch.allclose(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=0.0)
+        launched = [event for event in fake.events if event.startswith("launch")]
+        assert launched
+        assert all("<float" in event for event in launched)
+
 
 class TestOtherArrays:
+    def test_of_jax_are_worked_on_where_they_are(self, parts: Any) -> None:
+        """JAX counts the devices of all processes, CuPy those of this machine."""
+        libraries, fake = parts
+        device = SimpleNamespace(id=9, local_hardware_id=1)
+        with libraries.device_of(SimpleNamespace(devices=lambda: {1: device}.values())) as found:
+            assert found.index == 1
+        assert fake.events == ["enter device 1", "attributes of device 1", "leave device 1"]
+
     def test_of_cupy_are_made_row_major(self, parts: Any) -> None:
         libraries, fake = parts
         given = fake_cupy.Array.of(np.asfortranarray(gramians(1, 3)[0]).astype(np.float32), fake)

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import mojd
+from mojd._arrays import FLOAT64_PRECISION
+from mojd.solvers import get_solver
 from mojd.solvers._cuda import plans
 from mojd.solvers._cuda.source import source
 
@@ -73,6 +76,22 @@ def test_nor_on_hard_problems(k: int) -> None:
     other = launches.solve(HostDevice(), given, linear, keep_refusals=True)
     assert np.array_equal(mine.status, other.status)
     assert np.array_equal(mine.x, other.x, equal_nan=True)
+
+
+@pytest.mark.parametrize("k", [17, 36])
+def test_nor_in_parts_where_the_last_is_the_smallest(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "ROOM", 8 * k * k * 2)
+    given, rng = gramians(5, k), np.random.default_rng(k)
+    linear, preference = rng.standard_normal((5, 3, k)), rng.random((5, k))
+    device = GuardedDevice(processors=10**6)
+    weights = launches.upgrad(device, read_only(given), read_only(preference))
+    assert_close(weights, mojd.upgrad(given, preference))
+    mine = launches.solve(device, read_only(given), read_only(linear))
+    expected = get_solver("active_set").solve(given, linear, 1, FLOAT64_PRECISION)
+    assert_close(mine.x, expected.x)
+    assert mine.status.tolist() == expected.status.tolist()
+    if k > 32:
+        assert mine.iterations.tolist() == expected.iterations.tolist()
 
 
 class SanitizedDevice(HostDevice):

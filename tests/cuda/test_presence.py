@@ -15,7 +15,7 @@ import pytest
 
 import mojd
 from mojd import NNQP
-from mojd.solvers import get_solver
+from mojd.solvers import cuda, get_solver
 from mojd.solvers._cuda import presence
 
 
@@ -140,6 +140,13 @@ class TestHint:
         monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
         assert not presence.takes("a tensor", 1025)
 
+    def test_does_not_come_where_an_error_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with_packages(monkeypatch, cupy=False)
+        monkeypatch.setattr(presence, "is_cuda", lambda _array: True)
+        assert not cuda.is_wanted(np.eye(2), "cuda")
+        with pytest.warns(UserWarning, match="need CuPy 14"):
+            assert not cuda.is_wanted(np.eye(2), "auto")
+
     def test_with_cupy_arrays_are_taken_up_to_what_the_gpu_holds(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -227,6 +234,7 @@ class TestArrays:
             DistributedTensor("cuda"),
             JaxArray(HOST),
             JaxArray(ROCM),
+            JaxArray(("another", "built with cuda 12090")),
             JaxArray(CUDA, CUDA),
             Tracer(CUDA),
             np.eye(2),

@@ -11,7 +11,8 @@ import pytest
 
 import mojd
 from mojd import NNQP, Status
-from mojd.solvers import dispatch
+from mojd._arrays import FLOAT64_PRECISION
+from mojd.solvers import cuda, dispatch
 
 from .problems import assert_close, gramians
 from .stand_in import DEVICE, Libraries, memory, no_looking, on_device, standing_in
@@ -131,6 +132,19 @@ def test_what_is_wrong_becomes_nan_and_a_status(libraries: Libraries) -> None:
     assert libraries.device.launches
 
 
+def test_a_dtype_says_how_far_rounding_may_go(libraries: Libraries) -> None:
+    k = 4
+    values = gramians(3, k) * (1.0 + 1e-5 * np.triu(np.ones((k, k)), 1))
+    for dtype, refused in (("float32", False), ("float64", True)):
+        given = on_device(values, dtype)
+        with no_looking():
+            weights, others = mojd.upgrad(given), mojd.pcd(given, 0.5)
+        for found in (weights, others):
+            assert np.isnan(memory(found)).all() == refused
+            assert np.isnan(memory(found)).any() == refused
+    assert libraries.device.launches
+
+
 class TestErrors:
     """As for any array: found by shapes and options alone."""
 
@@ -186,6 +200,28 @@ class TestErrors:
         for method in (mojd.upgrad, mojd.pcd):
             with pytest.raises(mojd.InvalidTypeError, match="must hold real numbers, got dtype bool"):
                 method(flags)
+        assert not libraries.device.launches
+
+    def test_of_solve_for_what_it_does_not_take(self, libraries: Libraries) -> None:
+        linear = -np.ones((1, 1, 2))
+        narrow = on_device(np.eye(2)[None], "float32")
+        with pytest.raises(
+            mojd.InvalidTypeError, match=r"float64, but the gramian of shape \(1, 2, 2\) is float32"
+        ):
+            cuda.solve(narrow, on_device(linear, "float32"), 1, FLOAT64_PRECISION)
+        elsewhere = xp.asarray(np.eye(2)[None].tolist(), device=xp.Device("CPU_DEVICE"))
+        with pytest.raises(mojd.InvalidTypeError, match="takes arrays on one CUDA device, or NumPy's, but"):
+            cuda.solve(elsewhere, linear, 1, FLOAT64_PRECISION)
+        assert not libraries.device.launches
+
+    @pytest.mark.parametrize("shape", [(0, 0), (3, 0, 0)])
+    def test_of_no_objectives(self, shape: tuple[int, ...], libraries: Libraries) -> None:
+        for method in (mojd.upgrad, mojd.pcd):
+            with pytest.raises(mojd.InvalidInputError) as expected:
+                method(np.zeros(shape))
+            with pytest.raises(mojd.InvalidInputError) as found:
+                method(xp.zeros(shape, device=DEVICE))
+            assert str(found.value) == str(expected.value)
         assert not libraries.device.launches
 
 
