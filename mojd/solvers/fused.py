@@ -12,7 +12,7 @@ import numpy as np
 
 from mojd._arrays import FloatArray, Precision
 from mojd.kernels.sizes import LARGEST_SHARED_TABLEAU
-from mojd.kernels.status import OPTIMAL, UNSETTLED
+from mojd.kernels.status import INFEASIBLE, OPTIMAL, UNSETTLED
 from mojd.solvers._kernels import (
     batch_workspace,
     in_threads,
@@ -160,6 +160,15 @@ def _sum_projections(preference: FloatArray, x: FloatArray, weights: FloatArray)
     weights += preference
 
 
+def _without_underflow(gramian: FloatArray) -> FloatArray:
+    """Return Gramians (B, K, K) in which gradients with a square of 0 have no products with others.
+
+    A product may be more than 0 where the square has underflowed, and would make a ray of that gradient.
+    """
+    zero = np.diagonal(gramian, axis1=1, axis2=2) == 0.0
+    return np.where(zero[:, :, None] | zero[:, None, :], 0.0, gramian)
+
+
 def upgrad(
     gramian: FloatArray, preference: FloatArray, threads: int, precision: Precision
 ) -> tuple[FloatArray, Any]:
@@ -167,6 +176,10 @@ def upgrad(
     batch_shape = np.broadcast_shapes(gramian.shape[:-2], preference.shape[:-1])
     matrices, rows = flat_gramians(gramian, batch_shape), flat_rows(preference, batch_shape)
     weights, status = upgrad_flat(matrices, rows, threads, precision)
+    left = np.flatnonzero(status == INFEASIBLE)
+    if len(left):
+        own = rows if len(rows) == 1 else rows[left]
+        weights[left], status[left] = upgrad_flat(_without_underflow(matrices[left]), own, threads, precision)
     return weights.reshape(*batch_shape, gramian.shape[-1]), status.reshape(batch_shape)
 
 

@@ -12,7 +12,7 @@ from mojd._arrays import Array, FloatArray, as_array, is_on_device
 from mojd.qp import NNQP
 from mojd.status import Status
 from mojd.weightings._optimality import lengths, ray_residual, relative_maximum, slopes
-from mojd.weightings._shared import View, are_sound, beside, solved, vector
+from mojd.weightings._shared import View, are_sound, beside, solved, vector, without_underflow
 
 # ‖d‖² below this part of (Σ |w_i|·‖g_i‖)² is what rounding leaves of d = 0.
 VANISHING = 64 * 2.0**-53
@@ -45,9 +45,7 @@ def programme(gramian: View, tau: Array, scales: Array) -> NNQP:
     column = 0.5 * (gramian.values[..., 1:, 0] + gramian.values[..., 0, 1:])
     squares = gramian.xp.linalg.diagonal(gramian.values)[..., 1:]
     linear = scales[..., :1] * column - tau * (scales[..., 1:] * squares)
-    # Beside a zero square, products are underflow.
-    linear = gramian.xp.where(squares == 0.0, gramian.xp.zeros_like(linear), linear)
-    return NNQP(gramian.original[..., 1:, 1:], linear)
+    return NNQP(gramian.original[..., 1:, 1:], without_underflow(linear, squares, gramian.xp))
 
 
 def rescaled(weights: Array, gramian: View, wanted: bool) -> Array:

@@ -121,6 +121,15 @@ def preference_of(pref_vector: Any, gramian: View) -> Array:
     return vector(pref_vector, "pref_vector", gramian.size, gramian, "one preference per objective")
 
 
+def without_underflow(linear: Array, squares: Array, xp: Any) -> Array:
+    """Return linear terms of a problem that has a minimiser, with 0 beside the squares that are 0.
+
+    A gradient that is too short for its square to be anything else may still have products with others that
+    are not 0. Along its row the problem would fall without bound.
+    """
+    return xp.where(squares == 0.0, xp.zeros_like(linear), linear)
+
+
 class Seen(Protocol):
     """What :func:`look` made of the caller's array, whatever that holds."""
 

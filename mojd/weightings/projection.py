@@ -24,6 +24,7 @@ from mojd.weightings._shared import (
     preference_of,
     solved,
     view,
+    without_underflow,
 )
 from mojd.weightings._traced import traceable
 
@@ -66,12 +67,15 @@ def _problem(rows: Array, gramian: View) -> NNQP:
 def _linear(rows: Array, gramian: View) -> Array:
     """Return G·u for every row u."""
     # Infinity propagates without a word: 0·∞ is NaN.
+    squares = gramian.xp.linalg.diagonal(gramian.values)
     with np.errstate(invalid="ignore"):
         if rows.ndim == 1:
             terms = rows * gramian.values
-            return _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms))
+            linear = _without_noise(gramian, gramian.xp.sum(terms, axis=-1), abs(terms))
+            return without_underflow(linear, squares, gramian.xp)
         sizes = abs(rows) @ abs(gramian.values)
-        return _without_noise(gramian, rows @ gramian.values, sizes[..., None])
+        linear = _without_noise(gramian, rows @ gramian.values, sizes[..., None])
+        return without_underflow(linear, squares[..., None, :], gramian.xp)
 
 
 def _without_noise(gramian: View, linear: Array, sizes: Array) -> Array:
@@ -182,7 +186,9 @@ def dualproj_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     with np.errstate(invalid="ignore"):
         if pref_vector is not None:
             terms = preference_of(pref_vector, matrix)[..., None, :] * terms
-        return NNQP(matrix.original, _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms)))
+        linear = _without_noise(matrix, matrix.xp.sum(terms, axis=-1), abs(terms))
+        squares = matrix.xp.linalg.diagonal(matrix.values)
+        return NNQP(matrix.original, without_underflow(linear, squares, matrix.xp))
 
 
 def dualproj_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:

@@ -26,6 +26,7 @@ from mojd.weightings._shared import (
     solved,
     unseen,
     view,
+    without_underflow,
 )
 from mojd.weightings._traced import traceable
 
@@ -61,7 +62,9 @@ def upgrad_problem(gramian: Any, pref_vector: Any = None) -> NNQP:
     """
     matrix = view(gramian)
     preference = preference_of(pref_vector, matrix)
-    return NNQP(matrix.original[..., None, :, :], preference[..., :, None] * matrix.values)
+    squares = matrix.xp.linalg.diagonal(matrix.values)[..., None, :]
+    linear = without_underflow(preference[..., :, None] * matrix.values, squares, matrix.xp)
+    return NNQP(matrix.original[..., None, :, :], linear)
 
 
 def upgrad_lift(x: Array, gramian: View, pref_vector: Any = None) -> Array:

@@ -31,10 +31,11 @@ __device__ double normalise_linear(const Group& group, const T* q, const double*
 }
 
 // Answers a problem that needs no solving: writes x and returns its status, or UNSETTLED. `q` and `magnitude`
-// are those of normalise_linear; a row of zeros is one with A_jj = 0.
+// are those of normalise_linear; a row of zeros is one with A_jj = 0. Where there is a minimiser for sure, a
+// linear term beside one is underflow, and becomes 0.
 template <class Group>
-__device__ int answer_at_once(const Group& group, const double* A, int stride, const double* q,
-                              double magnitude, const double* scale, int K, double* x) {
+__device__ int answer_at_once(const Group& group, const double* A, int stride, double* q, double magnitude,
+                              const double* scale, int K, bool bounded, double* x) {
     int status = UNSETTLED;
     double value = 0.0;
     Least downhill{0.0, -1};
@@ -44,8 +45,13 @@ __device__ int answer_at_once(const Group& group, const double* A, int stride, c
     } else if (magnitude == 0.0) {
         status = OPTIMAL;
     } else {
-        for (int j = group.rank; j < K; j += group.size)
-            if (A[static_cast<long long>(j) * stride + j] == 0.0 && q[j] < 0.0) downhill.take(0.0, j);
+        for (int j = group.rank; j < K; j += group.size) {
+            if (A[static_cast<long long>(j) * stride + j] != 0.0) continue;
+            if (bounded) q[j] = 0.0;
+            if (q[j] < 0.0) downhill.take(0.0, j);
+        }
+        // Also a barrier: all threads see q.
+        group.sync();
         downhill = group.least(downhill);
         if (downhill.index < 0) return UNSETTLED;
         status = INFEASIBLE;

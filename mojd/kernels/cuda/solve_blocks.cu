@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(512)
             fill(block, solution, K, nan_value());
         } else {
             double magnitude = normalise_linear(block, q + t * K, own_scale, K, linear);
-            found.status = answer_at_once(block, own, K, linear, magnitude, own_scale, K, solution);
+            found.status =
+                answer_at_once(block, own, K, linear, magnitude, own_scale, K, bounded != 0, solution);
             if (found.status == UNSETTLED)
                 found = solve_general(block, Matrix{own, K, 1.0, nullptr}, linear, magnitude, own_scale, work,
                                       bounded != 0, noise, solution);

@@ -81,8 +81,8 @@ __device__ Swept solve_in_tile(const Tile<W>& tile, const T* q, const TileMemory
                                Options options) {
     const int K = memory.work.K, stride = memory.stride;
     double magnitude = normalise_linear(tile, q, memory.scale, K, memory.linear);
-    int status =
-        answer_at_once(tile, memory.A, stride, memory.linear, magnitude, memory.scale, K, memory.answer);
+    int status = answer_at_once(tile, memory.A, stride, memory.linear, magnitude, memory.scale, K,
+                                options.bounded, memory.answer);
     if (status != UNSETTLED) return Swept{status, 0};
     double noise = rank_noise(options.tolerance);
     Swept swept{UNSETTLED, 0};
