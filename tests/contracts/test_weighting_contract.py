@@ -27,7 +27,7 @@ from tests.reference.bounds import direction_error, stored_gramian
 from tests.reference.families import FAMILIES, Floats, symmetric_gramian
 
 WEIGHTINGS = registered_programmes()
-EXACT_SOLVERS = tuple(solver for solver in registered_solvers() if solver.exact)
+EXACT_SOLVERS = tuple(solver for solver in registered_solvers() if solver.exact and solver.is_available())
 EXACT_FAMILIES = [name for name, family in FAMILIES.items() if family.exact]
 # The largest problem of a method is as large as its Gramian.
 ANY_SIZE = tuple(solver for solver in EXACT_SOLVERS if solver.max_size is None)

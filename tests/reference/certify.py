@@ -110,7 +110,8 @@ def is_ray(gramian: ArrayLike, linear: ArrayLike, ray: ArrayLike, tolerance: flo
     """Tell whether z proves that the NNQP is unbounded: z >= 0, Gz = 0 and q'z < 0.
 
     All three are measured on rows of norm one, z^ = z sqrt(G_ii) divided by its largest entry:
-    |J'z| <= tolerance, and q'z < -tolerance max |q^|. Entries of z must not be negative at all.
+    |J'z| <= tolerance, and q'z < -tolerance max |q^| over the rows that z has a part of: those alone say what
+    is small (a row of zeros has any unit). Entries of z must not be negative at all.
     """
     z = _array(ray)
     if not np.isfinite(z).all() or (z < 0).any() or not z.any():
@@ -120,5 +121,5 @@ def is_ray(gramian: ArrayLike, linear: ArrayLike, ray: ArrayLike, tolerance: flo
     products = exact_products(gramian, z)
     curvature = sum((Fraction(a) * b for a, b in zip(z.tolist(), products, strict=True)), Fraction(0))
     descent = exact_dot(linear, z)
-    scale = Fraction(float((np.abs(_array(linear)) / norms).max()))
+    scale = Fraction(float((np.abs(_array(linear)) / norms)[z > 0].max()))
     return curvature <= (Fraction(tolerance) * size) ** 2 and descent < -Fraction(tolerance) * scale * size
