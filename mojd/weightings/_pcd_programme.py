@@ -18,13 +18,23 @@ from mojd.weightings._shared import View, are_sound, beside, solved, vector, wit
 VANISHING = 64 * 2.0**-53
 
 
+def number_of(tau: Any) -> float | None:
+    """Check a τ that is one number for all and return it; None if it is anything else.
+
+    Where it can, a number goes to a device as such: one that is copied there is waited for.
+    """
+    if not isinstance(tau, float | int) or isinstance(tau, bool):
+        return None
+    _checks.check_tau(np.asarray(float(tau)))
+    return float(tau)
+
+
 def tau_of(tau: Any, gramian: View) -> Array:
     """Check τ and return it as float64 (..., K−1)."""
     secondaries = gramian.size - 1
-    if isinstance(tau, float | int) and not isinstance(tau, bool):
-        # A number that is copied to a device is waited for.
-        _checks.check_tau(np.asarray(float(tau)))
-        return gramian.full((secondaries,), float(tau))
+    number = number_of(tau)
+    if number is not None:
+        return gramian.full((secondaries,), number)
     array = as_array(tau, "tau")
     if array.ndim:
         _checks.check_rows(array, secondaries, "tau", "one per secondary objective (or a number for all)")

@@ -21,7 +21,15 @@ from mojd.kernels.sizes import LARGEST_TABLEAU
 from mojd.qp import NNQP
 from mojd.solvers import cuda, fused
 from mojd.status import Status
-from mojd.weightings._pcd_programme import programme, rescaled, residual, scales_of, tau_of, weights_of
+from mojd.weightings._pcd_programme import (
+    number_of,
+    programme,
+    rescaled,
+    residual,
+    scales_of,
+    tau_of,
+    weights_of,
+)
 from mojd.weightings._registry import QuadraticWeighting, register
 from mojd.weightings._shared import (
     View,
@@ -207,11 +215,8 @@ def _pcd_on_cuda(gramian: Array, tau: Any, scales: Any, rescale: bool) -> Array:
     batch: tuple[int, ...] = tuple(gramian.shape[:-2])
     vectors: tuple[int, ...] = ()
     sizes = None
-    # A number goes to the kernel as it is: copied to the device, it would be waited for.
-    if isinstance(tau, float | int) and not isinstance(tau, bool):
-        taus = float(tau)
-        _checks.check_tau(np.asarray(taus))
-    else:
+    taus = number_of(tau)
+    if taus is None:
         taus = tau_of(tau, unseen(gramian))
         vectors = tuple(taus.shape[:-1])
     if scales is not None:

@@ -12,7 +12,7 @@ from mojd.solvers import Solver, cuda
 from mojd.solvers._cuda import plans
 from mojd.solvers._cuda.source import source
 from mojd.solvers._registry import RawSolution
-from tests.cuda.host.compile import build, compiler
+from tests.cuda.host.compile import build
 from tests.cuda.host.launching import Kernel, Library, Order
 
 # Compiled and loaded once for all devices of a process.
@@ -61,6 +61,3 @@ def host_solver() -> Solver:
         checks_values=True,
         max_size=plans.LARGEST_BLOCK,
     )
-
-
-__all__ = ["DEVICE", "HostDevice", "compiler", "host_solver"]
