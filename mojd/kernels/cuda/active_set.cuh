@@ -29,6 +29,25 @@ struct Workspace {
     Factor U;
     double *x, *y, *z, *w, *forwarded, *s, *dense;
     int *passive, *state;
+
+    // How many vectors there are, with that of the factor.
+    static constexpr int vectors = 8;
+
+    // Cuts vectors of `length` numbers out of `memory`, and from `integers` on those of indices. The factor
+    // lies in `U_memory`, what it needs beside it in `strip`.
+    __device__ Workspace(int size, double* U_memory, double* memory, double* strip, double* integers,
+                         int length)
+        : K(size),
+          U{U_memory, length, memory, strip},
+          x(memory + length),
+          y(memory + 2 * length),
+          z(memory + 3 * length),
+          w(memory + 4 * length),
+          forwarded(memory + 5 * length),
+          s(memory + 6 * length),
+          dense(memory + 7 * length),
+          passive(reinterpret_cast<int*>(integers)),
+          state(passive + length) {}
 };
 
 // Takes the p-th passive index out of the passive set; returns the new size.

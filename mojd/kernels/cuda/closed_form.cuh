@@ -28,6 +28,17 @@ __device__ inline bool is_pair_sound(double a, double b, double c, double transp
     return difference * difference <= tolerance * tolerance * bound && c * c <= relaxed;
 }
 
+// Whether a small Gramian is clean enough for a closed form.
+__device__ inline bool is_sound(const double (&G)[4], double tolerance) {
+    return is_in_range(G[0]) && is_in_range(G[3]) && is_pair_sound(G[0], G[3], G[1], G[2], tolerance);
+}
+
+__device__ inline bool is_sound(const double (&G)[9], double tolerance) {
+    double a = G[0], b = G[4], c = G[8];
+    return is_in_range(a) && is_in_range(b) && is_in_range(c) && is_pair_sound(a, b, G[1], G[3], tolerance) &&
+           is_pair_sound(a, c, G[2], G[6], tolerance) && is_pair_sound(b, c, G[5], G[7], tolerance);
+}
+
 // Solves NNQP([[a, c], [c, b]], (p, q)); returns whether x and y can be trusted. `first` and `second` are the
 // slacks, times b and a, that remain when only the other index is passive.
 __device__ inline bool solve_pair(double a, double b, double c, double p, double q, double& x, double& y) {

@@ -81,7 +81,7 @@ struct Block {
 
     __device__ double sum(double value) const {
         value = Panel().sum(value);
-        share(value, 0);
+        share(value);
         double total = 0.0;
         for (int i = 0; i < size / 32; i++) total += scratch[i];
         sync();
@@ -89,7 +89,7 @@ struct Block {
     }
     __device__ double maximum(double value) const {
         value = Panel().maximum(value);
-        share(value, 0);
+        share(value);
         for (int i = 0; i < size / 32; i++) value = scratch[i] > value ? scratch[i] : value;
         sync();
         return value;
@@ -97,7 +97,7 @@ struct Block {
     __device__ Least least(Least own) const {
         own = Panel().least(own);
         if (rank % 32 == 0) scratch[32 + rank / 32] = own.index;
-        share(own.value, 0);
+        share(own.value);
         Least found{0.0, -1};
         for (int i = 0; i < size / 32; i++) found.take(scratch[i], static_cast<int>(scratch[32 + i]));
         sync();
@@ -107,7 +107,7 @@ struct Block {
 
     __device__ int count_before(bool flag, int& total) const {
         int own, before = Panel().count_before(flag, own);
-        share(own, 0);
+        share(own);
         total = 0;
         for (int i = 0; i < size / 32; i++) {
             int count = static_cast<int>(scratch[i]);
@@ -119,8 +119,8 @@ struct Block {
     }
 
   private:
-    __device__ void share(double value, int at) const {
-        if (rank % 32 == 0) scratch[at + rank / 32] = value;
+    __device__ void share(double value) const {
+        if (rank % 32 == 0) scratch[rank / 32] = value;
         sync();
     }
 };

@@ -22,24 +22,21 @@ __device__ double rescaling_of(const double (&G)[K * K], const double* w) {
 // for zero rows, which it has no use for.
 __device__ inline bool pcd_small(const double (&G)[4], const double (&original)[4], long long b,
                                  const Priorities& priorities, double tolerance, double* w) {
-    double a = G[0], c = G[3], q = priorities.linear_term(b, 1, original[3], 0.5 * (G[1] + G[2]));
+    double c = G[3], q = priorities.linear_term(b, 1, original[3], 0.5 * (G[1] + G[2]));
     w[0] = priorities.scales(b, 0);
     w[1] = q < 0.0 ? -q / c : 0.0;
-    return is_in_range(a) && is_in_range(c) && is_pair_sound(a, c, G[1], G[2], tolerance) &&
-           is_zero_or_in_range(q);
+    return is_sound(G, tolerance) && is_zero_or_in_range(q);
 }
 
 // Two secondaries, four passive sets.
 __device__ inline bool pcd_small(const double (&G)[9], const double (&original)[9], long long b,
                                  const Priorities& priorities, double tolerance, double* w) {
-    double a = G[0], c = G[4], d = G[8];
+    double c = G[4], d = G[8];
     double p = priorities.linear_term(b, 1, original[4], 0.5 * (G[1] + G[3]));
     double q = priorities.linear_term(b, 2, original[8], 0.5 * (G[2] + G[6]));
     w[0] = priorities.scales(b, 0);
     bool settled = solve_pair(c, d, 0.5 * (G[5] + G[7]), p, q, w[1], w[2]);
-    return settled && is_in_range(a) && is_in_range(c) && is_in_range(d) && is_zero_or_in_range(p) &&
-           is_zero_or_in_range(q) && is_pair_sound(a, c, G[1], G[3], tolerance) &&
-           is_pair_sound(a, d, G[2], G[6], tolerance) && is_pair_sound(c, d, G[5], G[7], tolerance);
+    return settled && is_sound(G, tolerance) && is_zero_or_in_range(p) && is_zero_or_in_range(q);
 }
 
 // Writes weights w (B, K) and status (B): OPTIMAL or UNSETTLED, where pcd_tiles is to go on.

@@ -2,32 +2,9 @@
 // Solve NNQP(G, q) for K > 32: a block for every right-hand side, which pivots to the end.
 #include "equilibrate.cuh"
 #include "row.cuh"
-
-#ifndef MOJD_SHARED
-#define MOJD_SHARED(type, name) extern __shared__ type name[]
-#endif
+#include "shared.cuh"
 
 namespace mojd {
-
-constexpr int BLOCK_VECTORS = 9;
-
-// The shared memory of a block; the factor lies in global memory.
-__device__ inline Workspace block_workspace(double* memory, double* U, int K) {
-    double *strip = memory + BLOCK_VECTORS * K, *vector = memory;
-    Workspace work;
-    work.K = K;
-    work.U = Factor{U, K, vector, strip};
-    work.x = vector + K;
-    work.y = vector + 2 * K;
-    work.z = vector + 3 * K;
-    work.w = vector + 4 * K;
-    work.forwarded = vector + 5 * K;
-    work.s = vector + 6 * K;
-    work.dense = vector + 7 * K;
-    work.passive = reinterpret_cast<int*>(strip + Block::strip * (Block::strip + Block::stage));
-    work.state = work.passive + K;
-    return work;
-}
 
 // What is wrong with a Gramian, from its rows.
 __device__ inline int worst_of_rows(const Block& block, const signed char* codes, int K) {
@@ -46,8 +23,9 @@ __global__ void __launch_bounds__(512)
                  int K, int bounded, int keep_refusals, double tolerance) {
     MOJD_SHARED(double, shared);
     Block block(shared);
-    double* linear = shared + 64 + (BLOCK_VECTORS - 1) * K;
-    Workspace work = block_workspace(shared + 64, factors + blockIdx.x * (K * (K + 1LL) / 2), K);
+    double *vectors = shared + 64, *linear = vectors + Workspace::vectors * K, *strip = linear + K;
+    Workspace work(K, factors + blockIdx.x * (K * (K + 1LL) / 2), vectors, strip,
+                   strip + Block::strip * (Block::strip + Block::stage), K);
     const double noise = rank_noise(tolerance);
     for (long long t = blockIdx.x; t < count * rows; t += gridDim.x) {
         long long b = t / rows;

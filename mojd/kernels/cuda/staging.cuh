@@ -3,10 +3,7 @@
 #pragma once
 
 #include "arithmetic.cuh"
-
-#ifndef MOJD_SHARED
-#define MOJD_SHARED(type, name) extern __shared__ type name[]
-#endif
+#include "shared.cuh"
 
 namespace mojd {
 

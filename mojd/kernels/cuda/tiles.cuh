@@ -3,10 +3,7 @@
 
 #include "equilibrate.cuh"
 #include "row.cuh"
-
-#ifndef MOJD_SHARED
-#define MOJD_SHARED(type, name) extern __shared__ type name[]
-#endif
+#include "shared.cuh"
 
 namespace mojd {
 
@@ -16,7 +13,7 @@ constexpr int TILE_THREADS = 64;
 // The shared memory of a tile. Rows are odd in length, so that columns lie in different banks.
 template <int W>
 struct TileMemory {
-    static constexpr int stride = W + 1, vectors = 11;
+    static constexpr int stride = W + 1, vectors = 3 + Workspace::vectors;
     static constexpr int strip = Tile<W>::strip * (Tile<W>::strip + Tile<W>::stage);
     // In float64 numbers; the last are integers, two in the room of one.
     static constexpr int numbers = 2 * W * stride + vectors * W + strip + W;
@@ -24,25 +21,13 @@ struct TileMemory {
     double *A, *scale, *linear, *answer;
     Workspace work;
 
-    __device__ TileMemory(double* memory, int K) {
-        double* vector = memory + 2 * W * stride;
-        A = memory;
-        scale = vector;
-        linear = vector + W;
-        answer = vector + 2 * W;
-        work.K = K;
-        // The tableau is given up where the factor begins.
-        work.U = Factor{memory + W * stride, W, vector + 3 * W, vector + vectors * W};
-        work.x = vector + 4 * W;
-        work.y = vector + 5 * W;
-        work.z = vector + 6 * W;
-        work.w = vector + 7 * W;
-        work.forwarded = vector + 8 * W;
-        work.s = vector + 9 * W;
-        work.dense = vector + 10 * W;
-        work.passive = reinterpret_cast<int*>(vector + vectors * W + strip);
-        work.state = work.passive + W;
-    }
+    // The tableau is given up where the factor begins.
+    __device__ TileMemory(double* memory, int K)
+        : A(memory),
+          scale(memory + 2 * W * stride),
+          linear(scale + W),
+          answer(scale + 2 * W),
+          work(K, memory + W * stride, scale + 3 * W, scale + vectors * W, scale + vectors * W + strip, W) {}
 };
 
 // Calls work(t) for problems t < count, each by one tile of the grid; with `status`, only for those that are

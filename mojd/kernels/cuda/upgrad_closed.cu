@@ -24,7 +24,7 @@ __device__ inline bool upgrad_small(const double (&G)[4], const double* u, doubl
     double a = G[0], d = G[3], mean = 0.5 * (G[1] + G[2]), conflict = mean < 0.0 ? -mean : 0.0;
     w[0] = u[0] + u[1] * (conflict / a);
     w[1] = u[1] + u[0] * (conflict / d);
-    return is_in_range(a) && is_in_range(d) && is_pair_sound(a, d, G[1], G[2], tolerance);
+    return is_sound(G, tolerance);
 }
 
 // The projection of g_i never needs more of g_i itself, which leaves a pair of unknowns.
@@ -38,9 +38,7 @@ __device__ inline bool upgrad_small(const double (&G)[9], const double* u, doubl
     w[0] = u[0] + (u[1] * a1 + u[2] * a2);
     w[1] = u[1] + (u[0] * d0 + u[2] * d2);
     w[2] = u[2] + (u[0] * f0 + u[1] * f1);
-    return settled && is_in_range(a) && is_in_range(d) && is_in_range(f) &&
-           is_pair_sound(a, d, G[1], G[3], tolerance) && is_pair_sound(a, f, G[2], G[6], tolerance) &&
-           is_pair_sound(d, f, G[5], G[7], tolerance);
+    return settled && is_sound(G, tolerance);
 }
 
 // Writes weights w (B, K) and status (B): OPTIMAL or UNSETTLED, where upgrad_tiles is to go on.
